@@ -1,0 +1,28 @@
+# Every target sets up what it needs; no service has to be running.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install up down test test-containers check format bench bench-peers api clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+up: install
+	$(BIN)/agentos up --mode demo
+
+down: install
+	$(BIN)/agentos down
+
+test: install
+	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .ns/agentos tests
+	$(BIN)/lint-imports --verbose

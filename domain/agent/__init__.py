@@ -1,0 +1,1 @@
+"""The aggregate Agent: a registered definition with versions."""

@@ -1,0 +1,78 @@
+"""Who asks: the auth context that every command and port call carries, scopes and roles."""
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+USER_SCOPES: Final = frozenset(
+    "runs:create runs:read runs:cancel runs:forward agents:read tools:invoke models:invoke "
+    "models:list policy:check memory:read memory:write events:read usage:read".split()
+)
+ADMIN_SCOPES: Final = USER_SCOPES | {
+    "agents:write",
+    "tools:approve",
+    "audit:read",
+    "tenants:admin",
+}
+PLATFORM_SCOPES: Final = ADMIN_SCOPES | {"platform:admin", "federation:peer"}
+ROLE_SCOPES: Final = {
+    "tenant_user": USER_SCOPES,
+    "tenant_service": USER_SCOPES,
+    "tenant_admin": ADMIN_SCOPES,
+    "platform_admin": PLATFORM_SCOPES,
+    "peer": frozenset({"federation:peer"}),
+}
+
+
+def expand_scopes(scopes: frozenset[str]) -> frozenset[str]:
+    """Return `scopes` with `runs:write` spelled out as create and cancel."""
+    if "runs:write" in scopes:
+        return (scopes - {"runs:write"}) | {"runs:create", "runs:cancel"}
+    return scopes
+
+
+class Principal(BaseModel):
+    """A person or a service. Any type but `user` reads as `service`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    principal_id: str
+    principal_type: Literal["user", "service"] = "user"
+    display_name: str | None = Field(default=None, exclude_if=lambda v: v is None)
+
+
+class PolicyContext(BaseModel):
+    """What a policy may look at besides the content."""
+
+    model_config = ConfigDict(frozen=True)
+
+    data_classification: str = "internal"
+    region: str = "local"
+    purpose: str = "agent_run"
+    consent_tags: tuple[str, ...] = Field(default=(), exclude_if=lambda v: not v)
+
+
+class AuthContext(BaseModel):
+    """The verified caller of one request: exactly one tenant, one principal, its scopes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tenant_id: str
+    principal: Principal
+    scopes: frozenset[str]
+    roles: tuple[str, ...] = ()
+    session: dict[str, Any] | None = None
+    policy_context: PolicyContext = PolicyContext()
+
+
+SYSTEM_PRINCIPAL: Final = Principal(principal_id="svc_agentos", principal_type="service")
+
+
+def system_auth(tenant_id: str) -> AuthContext:
+    """Return the context of AgentOS's own work inside a tenant (policies, sweeps, seeds)."""
+    return AuthContext(
+        tenant_id=tenant_id,
+        principal=SYSTEM_PRINCIPAL,
+        scopes=PLATFORM_SCOPES,
+        roles=("platform_admin",),
+    )

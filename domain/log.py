@@ -1,0 +1,101 @@
+"""The log's unit: one decision of one aggregate, written whole or not at all."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from agentos.domain.envelope import Event, to_line
+from agentos.domain.subjects import StreamRef
+from agentos.domain.times import rfc3339
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who executes a run, and until when (epoch ms) the step in hand may take."""
+
+    worker_id: str
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """All events that one decision adds to one aggregate: one message, one fsync.
+
+    `body` holds one public envelope a line. Without events (`types` empty, `body` empty) it
+    is a void commit: it takes the subject's first place so that nothing else can, and shows
+    nothing. `commit_id` is new for every decision and kept only when the very same bytes are
+    sent again. `base` is the position of the aggregate's last commit with a balance event, 0
+    where it has none; `priority` is a queued run's.
+    """
+
+    ref: StreamRef
+    commit_id: str
+    first_sequence: int
+    types: tuple[str, ...]
+    body: bytes
+    command_id: str = ""
+    causation_id: str = ""
+    lease: Lease | None = None
+    base: int = 0
+    priority: str = ""
+
+    @property
+    def last_sequence(self) -> int:
+        """The sequence of the last event in it."""
+        return self.first_sequence + len(self.types) - 1
+
+    @property
+    def is_void(self) -> bool:
+        """Whether it only closes its subject."""
+        return not self.types
+
+    def lines(self) -> list[bytes]:
+        """Return the envelopes, one a line, in sequence."""
+        return self.body.split(b"\n") if self.body else []
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded(Commit):
+    """A commit as the log holds it, at its position (1, 2, 3 … over the whole partition)."""
+
+    position: int = field(kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TailBatch:
+    """What a tail read since its last batch; `caught_up` when nothing more was waiting."""
+
+    records: Sequence[Recorded]
+    caught_up: bool
+
+
+def make_commit(
+    ref: StreamRef,
+    events: Sequence[Event],
+    new_id: Callable[[str], str],
+    *,
+    command_id: str = "",
+    causation_id: str = "",
+    lease: Lease | None = None,
+    base: int = 0,
+    priority: str = "",
+) -> Commit:
+    """Return the commit that writes `events`, which follow one another in sequence."""
+    times = {event.time for event in events}
+    texts = {time: rfc3339(time) for time in times}
+    return Commit(
+        ref=ref,
+        commit_id=new_id("cmt"),
+        first_sequence=events[0].sequence,
+        types=tuple(event.type for event in events),
+        body=b"\n".join(to_line(event, texts[event.time]) for event in events),
+        command_id=command_id,
+        causation_id=causation_id,
+        lease=lease,
+        base=base,
+        priority=priority,
+    )
+
+
+def void_commit(ref: StreamRef, new_id: Callable[[str], str]) -> Commit:
+    """Return the commit that closes an unused subject, so that a late first event loses."""
+    return Commit(ref, new_id("cmt"), 1, (), b"")

@@ -1,0 +1,277 @@
+"""What the domain needs of the world. Each port has one contract suite in tests/contracts.
+
+Every call names its tenant: by a `StreamRef`, or by the auth context of who asks.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from agentos.domain.auth import AuthContext
+from agentos.domain.log import Commit, Recorded, TailBatch
+from agentos.domain.subjects import StreamRef
+
+ToolNature = Literal["idempotent", "check", "at_most_once"]
+
+
+class Clock(Protocol):
+    """The time of day."""
+
+    def now_ms(self) -> int:
+        """Return the milliseconds since the epoch."""
+        ...
+
+
+class NewId(Protocol):
+    """A source of new ids."""
+
+    def __call__(self, prefix: str) -> str:
+        """Return a new id `<prefix>_<26 Crockford characters>`."""
+        ...
+
+
+class EventLog(Protocol):
+    """One partition of the append-only log: the only truth.
+
+    Positions are the log's own, ascending over the whole partition, not dense per aggregate.
+    Whatever cannot be reached raises `DependencyUnavailableError` with `dependency="nats"`.
+    """
+
+    async def append(self, commit: Commit, *, expected: int) -> int:
+        """Write `commit` if the aggregate's last position is `expected` (0: it has none).
+
+        Returns the commit's position once it is durable. The very same commit sent again
+        returns the same position. Raises `AppendConflictError` when another writer was
+        first, `DependencyUnavailableError` when it is not known whether it was written.
+        """
+        ...
+
+    async def last(self, ref: StreamRef) -> Recorded | None:
+        """Return the aggregate's last commit, or `None` if it has none."""
+        ...
+
+    async def last_many(self, refs: Sequence[StreamRef]) -> dict[StreamRef, Recorded]:
+        """Return the last commits of those aggregates that have one."""
+        ...
+
+    async def last_of_kind(self, kind: str, tenant_id: str | None = None) -> list[Recorded]:
+        """Return the last commit of every aggregate of a kind, of one tenant or of all."""
+        ...
+
+    async def read(self, ref: StreamRef, *, after: int = 0) -> list[Recorded]:
+        """Return the aggregate's commits behind position `after`, oldest first."""
+        ...
+
+    def tail(
+        self,
+        *,
+        after: int,
+        kinds: Sequence[str] = (),
+        tenant_id: str | None = None,
+        headers_only: bool = False,
+    ) -> AsyncIterator[TailBatch]:
+        """Read everything behind position `after`, then go on live, without gap or repeat.
+
+        Restricted to `kinds` and to one tenant where given. The first batch comes at once,
+        empty when nothing was waiting; later batches hold at least one record. With
+        `headers_only` the bodies are empty. It survives a restart of the broker. Raises
+        `DependencyUnavailableError` when the log is gone. Close it with `aclose()`.
+        """
+        ...
+
+    async def head(self) -> int:
+        """Return the position of the partition's last commit, 0 when it is empty."""
+        ...
+
+
+class CommandBus(Protocol):
+    """Sends commands to the handlers and brings back their answer."""
+
+    async def send(
+        self, name: str, auth: AuthContext, command: Mapping[str, Any], *, timeout: float = 10.0
+    ) -> dict[str, Any]:
+        """Send command `name` (`run.create` …) and return the handler's answer.
+
+        Raises the `AgentOSError` that the handler answered; `DependencyUnavailableError`
+        (`dependency="handlers"`) when nobody listens; `TimedOutError` after `timeout` seconds.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WorkItem:
+    """A run that wants an executor: where its log stood, and the records up to there.
+
+    `records` may be empty: then the executor folds the run from the log.
+    """
+
+    ref: StreamRef
+    position: int
+    records: tuple[Recorded, ...] = ()
+    token: Any = field(default=None, compare=False)
+
+
+class RunQueue(Protocol):
+    """Runs that wait for an executor: a cache of the log that may be lost at any time."""
+
+    async def put(self, item: WorkItem) -> None:
+        """Offer a run; the same run at the same position offered twice is kept once."""
+        ...
+
+    async def take(self, limit: int, timeout: float) -> list[WorkItem]:
+        """Take up to `limit` items, waiting at most `timeout` seconds for the first.
+
+        An item that is not `done` within some seconds is given to another executor.
+        """
+        ...
+
+    async def done(self, item: WorkItem) -> None:
+        """Strike the item off: the log says by now who executes the run."""
+        ...
+
+    async def size(self) -> int:
+        """Return how many items wait or are in hand."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as a model sees it, and how a call without a result is settled after a crash.
+
+    `idempotent`: called again with the same idempotency key. `check`: the tool is asked.
+    `at_most_once`: never called again, the run fails with `interrupted`.
+    """
+
+    tool_id: str
+    description: str
+    input_schema: Mapping[str, Any]
+    nature: ToolNature
+    timeout_ms: int = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a tool; `idempotency_key` is the same for every attempt of this call."""
+
+    tool_call_id: str
+    tool_id: str
+    arguments: Mapping[str, Any]
+    run_id: str
+    timeout_ms: int
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key a tool's own service sees, equal on every attempt."""
+        return self.tool_call_id
+
+
+class ToolPort(Protocol):
+    """The tools that an agent may call, whatever they are made of."""
+
+    def spec(self, tool_id: str) -> ToolSpec | None:
+        """Return what is known of a tool, `None` if there is no such tool."""
+        ...
+
+    async def call(self, auth: AuthContext, call: ToolCall) -> Any:
+        """Make the call and return its JSON output.
+
+        Raises `AgentOSError`: `invalid_request` for arguments that do not fit, `timeout`,
+        `tool_failed` … Cancellation stops the call in flight and closes its connections.
+        """
+        ...
+
+    async def check(self, auth: AuthContext, call: ToolCall) -> Any:
+        """Ask a `check` tool whether that call was made; its output, or `None` if it was not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedToolCall:
+    """A tool call inside a model's answer."""
+
+    tool_call_id: str
+    tool_id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One message of a conversation, in the canonical form of the model contract."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+    tool_call_id: str | None = None
+    tool_calls: tuple[RequestedToolCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One chat call. `request_id` is the same for every attempt of this call."""
+
+    request_id: str
+    model_ref: str
+    messages: Sequence[ChatMessage]
+    tools: Sequence[ToolSpec] = ()
+    max_output_tokens: int | None = None
+    timeout_ms: int = 120_000
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call."""
+
+    input_tokens: int
+    output_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswer:
+    """A model's whole answer. `backend` and `model` name who gave it."""
+
+    content: str
+    tool_calls: tuple[RequestedToolCall, ...]
+    usage: Usage
+    backend: str
+    model: str
+    cost_usd: float = 0.0
+    fallback_used: bool = False
+
+
+class ModelPort(Protocol):
+    """Governed access to models."""
+
+    async def invoke(
+        self,
+        auth: AuthContext,
+        request: ModelRequest,
+        on_delta: Callable[[str], None] | None = None,
+    ) -> ModelAnswer:
+        """Make one chat call; `on_delta` gets each piece of text as it is streamed.
+
+        Raises `AgentOSError`: `invalid_request` for an unknown model, `provider_error`,
+        `dependency_unavailable`, `timeout` … Cancellation stops the call in flight.
+        """
+        ...
+
+
+class Signals(Protocol):
+    """Short-lived messages between processes: deltas, heartbeats, notices. Any may be lost."""
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        """Send to whoever listens now; never waits for the broker."""
+        ...
+
+    async def subscribe(
+        self, subject: str, on_message: Callable[[str, bytes], None]
+    ) -> Callable[[], Awaitable[None]]:
+        """Call `on_message(subject, data)` for each message; returns how to stop it.
+
+        The subscription outlives a restart of the broker.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""The aggregate Run: one execution of an agent, from `created` to its final event."""

@@ -1,0 +1,87 @@
+"""Every subject of the broker, built and parsed here and nowhere else.
+
+Ids that become part of a subject match `ids.NAMED_ID`, so no dot, wildcard or space of a
+caller ever reaches the broker.
+"""
+
+from typing import Final, NamedTuple
+
+from agentos.domain.ids import NAMED_ID
+
+LOG: Final = "log"
+WORK: Final = "work"
+
+
+class StreamRef(NamedTuple):
+    """One aggregate's stream of events: its tenant, kind (`run`, `quota` …) and id."""
+
+    tenant_id: str
+    kind: str
+    aggregate_id: str
+
+
+def _token(text: str) -> str:
+    if not NAMED_ID.match(text):
+        raise ValueError(f"not fit for a subject: {text!r}")
+    return text
+
+
+def stream_name(partition: int) -> str:
+    """Return the JetStream stream of a partition of the log."""
+    return f"LOG_{partition}"
+
+
+def partition_subjects(partition: int) -> str:
+    """Return the wildcard of all subjects of a partition."""
+    return f"{LOG}.{partition}.>"
+
+
+def log_subject(partition: int, ref: StreamRef) -> str:
+    """Return the subject of one aggregate; `ValueError` for an id that does not fit."""
+    aggregate = ref.aggregate_id if ref.aggregate_id in SINGLETONS else _token(ref.aggregate_id)
+    return f"{LOG}.{partition}.{_token(ref.tenant_id)}.{ref.kind}.{aggregate}"
+
+
+def log_ref(subject: str) -> StreamRef:
+    """Return whose events a log subject holds."""
+    _, _, tenant_id, kind, aggregate_id = subject.split(".", 4)
+    return StreamRef(tenant_id, kind, aggregate_id)
+
+
+def log_filter(partition: int, tenant_id: str | None, kind: str | None) -> str:
+    """Return the wildcard for one tenant's (or all) events of one kind (or all)."""
+    tenant = "*" if tenant_id is None else _token(tenant_id)
+    return f"{LOG}.{partition}.{tenant}.{kind or '*'}.>"
+
+
+def command(name: str) -> str:
+    """Return the request subject of a command (`run.create` …)."""
+    return f"cmd.{name}"
+
+
+def delta(tenant_id: str, run_id: str) -> str:
+    """Return the core subject of a run's streamed text; never in the log."""
+    return f"delta.{_token(tenant_id)}.{_token(run_id)}"
+
+
+def heartbeat(service: str, worker_id: str) -> str:
+    """Return the core subject on which one process says that it lives and what it holds."""
+    return f"hb.{service}.{worker_id}"
+
+
+def cancel_notice(run_id: str) -> str:
+    """Return the core subject that asks a run's lease holder to look at its log at once."""
+    return f"notice.cancel.{_token(run_id)}"
+
+
+def work(tenant_id: str, run_id: str) -> str:
+    """Return the work queue's subject of one run."""
+    return f"{WORK}.{_token(tenant_id)}.{_token(run_id)}"
+
+
+SINGLETONS: Final = frozenset({"runs", "models", "tools", "storage", "chain", "self"})
+ALL_HEARTBEATS: Final = "hb.>"
+ALL_CANCEL_NOTICES: Final = "notice.cancel.*"
+ALL_WORK: Final = f"{WORK}.>"
+WORK_STREAM: Final = "WORK"
+HANDLERS_GROUP: Final = "handlers"
