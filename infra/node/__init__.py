@@ -1,0 +1,1 @@
+"""One machine's node: the supervisor, the processes it keeps, and what it writes down."""

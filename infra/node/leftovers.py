@@ -1,0 +1,63 @@
+"""Processes that outlived their supervisor, found by what only a node's own process shows."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+
+def processes_of(
+    arguments: Iterable[str] = (), directories: Iterable[Path] = ()
+) -> list[psutil.Process]:
+    """Return the living processes that have one of the arguments or work in a directory.
+
+    A pid is never trusted alone: it may have been given to another program since.
+    """
+    wanted, places = frozenset(arguments), frozenset(map(str, directories))
+    return [p for p in psutil.process_iter() if p.pid != os.getpid() and _is_one(p, wanted, places)]
+
+
+def end_processes(processes: list[psutil.Process], grace: float = 3.0) -> None:
+    """Ask the processes to end, kill those that have not after `grace` seconds, wait for all."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, living = psutil.wait_procs(processes, timeout=grace) if processes else ([], [])
+    kill_processes(living)
+
+
+def kill_processes(processes: list[psutil.Process]) -> None:
+    """Kill the processes and wait until they are gone."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and any(_lives(p) for p in processes):
+        time.sleep(0.01)
+
+
+def same_process(pid: int, created: float) -> bool:
+    """Return whether the pid still is the process that was created at that time."""
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - created) < 1 and _lives(process)
+    except psutil.Error:
+        return False
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _is_one(process: psutil.Process, wanted: frozenset[str], places: frozenset[str]) -> bool:
+    with contextlib.suppress(psutil.Error, OSError):
+        if not wanted.isdisjoint(process.cmdline()):
+            return _lives(process)
+        return bool(places) and process.cwd() in places and _lives(process)
+    return False

@@ -1,0 +1,75 @@
+"""What settings must not be together, and what `prod` refuses."""
+
+import os
+
+from agentos.infra.settings import PREFIX, Settings, mask, variables
+
+
+def clashes(settings: Settings) -> list[str]:
+    """Return what cannot work together in any mode, a sentence each."""
+    names: dict[int, str] = {}
+    problems = []
+    for name, port in settings.ports.items():
+        variable = f"{PREFIX}{name.upper()}_PORT"
+        if port in names:
+            problems.append(f"{variable} and {names[port]} are both {port}; each needs its own")
+        names[port] = variable
+    return problems
+
+
+def unsafe_in_prod(settings: Settings) -> list[str]:
+    """Return what `prod` refuses, a sentence each."""
+    problems = [
+        f"{name} must be set in prod"
+        for name in ("AGENTOS_DATA_DIR", "AGENTOS_NATS_URL", "AGENTOS_POSTGRES_DSN")
+        if settings.origins[name] == "default"
+    ]
+    problems += [
+        f"{name} must be empty in prod"
+        for name in ("AGENTOS_ALLOW_DEV_HEADERS", "AGENTOS_DEFAULT_TENANT", "AGENTOS_CRASH_POINT")
+        if settings.texts[name]
+    ]
+    problems += [
+        f"{name} is a secret: prod reads it from the file that {name}_FILE names"
+        for name, spec in variables().items()
+        if _is_plain_secret(settings, name, spec.metadata["hide"])
+    ]
+    if not settings.metrics_require_auth:
+        problems.append("AGENTOS_METRICS_REQUIRE_AUTH must be 1 in prod")
+    if settings.durability != "power":
+        problems.append("AGENTOS_DURABILITY=process is refused in prod; use power")
+    return problems + _identity_problems(settings) + _federation_problems(settings)
+
+
+def _is_plain_secret(settings: Settings, name: str, hide: str) -> bool:
+    text = settings.texts[name]
+    return f"{name}_FILE" not in settings.texts and bool(text) and mask(text, hide) != text
+
+
+def _identity_problems(settings: Settings) -> list[str]:
+    oidc = (settings.oidc_issuer, settings.oidc_audience, settings.oidc_jwks_url)
+    if any(oidc) and not all(oidc):
+        return ["AGENTOS_OIDC_ISSUER, _AUDIENCE and _JWKS_URL must be set together"]
+    if settings.jwt_secret and len(settings.jwt_secret.encode()) < 32:
+        return ["AGENTOS_JWT_SECRET must have at least 32 bytes in prod"]
+    if not any(oidc) and not settings.jwt_secret:
+        return [
+            "prod needs AGENTOS_OIDC_ISSUER (with audience and keys) or AGENTOS_JWT_SECRET_FILE"
+        ]
+    return []
+
+
+def _federation_problems(settings: Settings) -> list[str]:
+    if settings.peers_file is None:
+        return []
+    problems = []
+    if not os.access(settings.peers_file, os.R_OK):
+        problems.append(f"AGENTOS_PEERS_FILE: {settings.peers_file} cannot be read")
+    if not settings.fed_require_mtls:
+        problems.append("AGENTOS_FED_REQUIRE_MTLS must be 1 in prod when there are peers")
+    problems += [
+        f"{PREFIX}{name.upper()} must name a readable file in prod when there are peers"
+        for name in ("fed_ca_cert", "fed_cert", "fed_key")
+        if not (path := getattr(settings, name)) or not os.access(path, os.R_OK)
+    ]
+    return problems
