@@ -110,14 +110,15 @@ def next_event(
     agent_id: str | None = None,
     run_id: str | None = None,
     step_id: str | None = None,
+    trace: Trace | None = None,
 ) -> Event:
-    """Return the event that follows the aggregate's last one."""
+    """Return the event that follows the aggregate's last one, in its own or `at`'s trace."""
     return Event(
         event_id=at.new_id("evt"),
         sequence=aggregate.sequence + 1,
         time=aggregate.later(at.now_ms),
         tenant_id=aggregate.ref.tenant_id,
-        trace=at.origin.trace,
+        trace=trace or at.origin.trace,
         payload=payload,
         agent_id=agent_id,
         run_id=run_id,

@@ -1,0 +1,1 @@
+"""Command handlers, policies and the executor: whatever appends to the log."""

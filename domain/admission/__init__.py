@@ -1,0 +1,1 @@
+"""The aggregate Admission: who holds a slot, and how fast new ones are given, per tenant."""

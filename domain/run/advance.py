@@ -69,9 +69,14 @@ def make_plan(run: Run, definition: Definition, spec: Callable[[str], ToolSpec |
 def advance(run: Run, plan: Plan, at: Moment) -> Work:
     """Stage what follows, and return what must be asked next."""
     while not run.is_final:
-        if run.open_model or run.open_tools:
+        if run.cancel is not None:
+            run.finish_cancel(at)
+        elif run.later(at.now_ms) >= run_deadline(run, plan):
+            run.fail(error_info(TimedOutError("the run's time is up")), at)
+        elif run.open_model or run.open_tools:
             return _open_work(run, plan)
-        _next(run, plan, at)
+        else:
+            _next(run, plan, at)
     return Work()
 
 
@@ -118,11 +123,7 @@ def _least(a: int, b: int | None) -> int:
 
 
 def _next(run: Run, plan: Plan, at: Moment) -> None:
-    if run.cancel is not None:
-        run.finish_cancel(at)
-    elif run.later(at.now_ms) >= run_deadline(run, plan):
-        run.fail(error_info(TimedOutError("the run's time is up")), at)
-    elif run.model_error is not None:
+    if run.model_error is not None:
         run.fail(run.model_error, at)
     elif run.created.run_options["dry_run"]:
         _dry_run(run, plan, at)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 
 from agentos.domain.aggregate import Aggregate, Moment, next_event
 from agentos.domain.auth import AuthContext
-from agentos.domain.envelope import Event, Payload
+from agentos.domain.envelope import Event, Payload, Trace
 from agentos.domain.errors import InvalidStateTransitionError
 from agentos.domain.run.events import (
     RUN_EVENTS,
@@ -66,7 +66,7 @@ class Run(Aggregate):
         self.completed_at: int | None = None
         self.attempt = 0
         self.worker_id: str | None = None
-        self.traceparent = ""
+        self.trace: Trace | None = None
         self.answers: list[AnswerMessage] = []
         self.results: dict[str, ToolCallCompleted] = {}
         self.open_model: tuple[str, OpenCall] | None = None
@@ -154,7 +154,7 @@ class Run(Aggregate):
         self.created = payload
         self.created_at = event.time
         self.agent_id = event.agent_id or ""
-        self.traceparent = event.trace.traceparent
+        self.trace = event.trace
 
     def _started(self, event: Event, payload: RunStarted) -> None:
         self.status = payload.status
@@ -226,6 +226,7 @@ class Run(Aggregate):
                 agent_id=self.agent_id,
                 run_id=self.ref.aggregate_id,
                 step_id=step_id,
+                trace=self.trace,
             )
             self.evolve(event)
             self.staged.append(event)

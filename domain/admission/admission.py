@@ -1,0 +1,187 @@
+"""One tenant's run slots and run rate, decided exactly in one aggregate.
+
+Every run that is not final holds a reservation under its run id: made twice it is one, freed
+once. The rate is a GCRA bucket kept as one integer: the theoretical arrival time of the next
+run, in microseconds.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final
+
+from pydantic import Field
+
+from agentos.domain.aggregate import Aggregate, Moment, next_event
+from agentos.domain.envelope import Event, Payload, by_type, is_none
+from agentos.domain.errors import AgentOSError, QuotaExceededError, RateLimitedError
+from agentos.domain.log import Recorded
+from agentos.domain.subjects import StreamRef
+from agentos.domain.tenant.tenant import RunLimits
+
+BALANCE_EVERY: Final = 512
+
+
+class QuotaReserved(Payload):
+    """Those runs hold a slot each from now on."""
+
+    TYPE: ClassVar = "agentos.quota.reserved"
+    resource: str = "runs"
+    run_ids: list[str]
+    active: int
+    rate_us: int | None = Field(default=None, exclude_if=is_none)
+
+
+class QuotaReleased(Payload):
+    """Those runs' slots are free: they are final, or never came to be."""
+
+    TYPE: ClassVar = "agentos.quota.released"
+    resource: str = "runs"
+    run_ids: list[str]
+    active: int
+
+
+class QuotaBalanced(Payload):
+    """The full state, so that a fold may begin here."""
+
+    TYPE: ClassVar = "agentos.quota.balanced"
+    resource: str = "runs"
+    run_ids: dict[str, int]
+    rate_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a batch of asks came to: events to append, and what each refused run is told."""
+
+    events: list[Event]
+    refused: dict[str, AgentOSError]
+
+
+class Admission(Aggregate):
+    """A tenant's slots and rate. `active` maps run id → when it was reserved (epoch ms)."""
+
+    KIND: ClassVar = "quota"
+    PAYLOADS: ClassVar = by_type(QuotaReserved, QuotaReleased, QuotaBalanced)
+
+    def __init__(self, ref: StreamRef) -> None:
+        super().__init__(ref)
+        self.active: dict[str, int] = {}
+        self.rate_us = 0
+        self.base = 0
+        self.since_balance = 0
+
+    def apply(self, event: Event) -> None:
+        """Evolve by one event."""
+        payload = event.payload
+        if isinstance(payload, QuotaReserved):
+            for run_id in payload.run_ids:
+                self.active.setdefault(run_id, event.time)
+            self.rate_us = payload.rate_us or self.rate_us
+        elif isinstance(payload, QuotaReleased):
+            for run_id in payload.run_ids:
+                self.active.pop(run_id, None)
+        elif isinstance(payload, QuotaBalanced):
+            self.active = dict(payload.run_ids)
+            self.rate_us = payload.rate_us
+
+    def written(self, events: Sequence[Event], position: int) -> None:
+        """Evolve by events that this process has just appended at `position`."""
+        for event in events:
+            self.evolve(event)
+        self._moved(position, [event.type for event in events])
+
+    def catch_up(self, records: Iterable[Recorded]) -> None:
+        """Fold what others appended; the first record may be one with a balance."""
+        for record in records:
+            if record.position <= self.position:
+                continue
+            if self.position == 0 and QuotaBalanced.TYPE in record.types:
+                self.sequence = record.first_sequence - 1
+            self.fold([record])
+            self._moved(record.position, record.types)
+
+    def _moved(self, position: int, types: Sequence[str]) -> None:
+        self.position = position
+        self.since_balance += 1
+        if QuotaBalanced.TYPE in types:
+            self.base = position
+            self.since_balance = 0
+
+    def decide(
+        self, asks: Sequence[str], free: Sequence[str], limits: RunLimits, at: Moment
+    ) -> Decision:
+        """Decide a batch: free those slots, then give slots to `asks` in their order.
+
+        Changes nothing here: the events count once they are written. A run that holds a slot
+        gets no second one, and one that holds none frees none.
+        """
+        freed = [run_id for run_id in dict.fromkeys(free) if run_id in self.active]
+        used = len(self.active) - len(freed)
+        granted: dict[str, None] = {}
+        refused: dict[str, AgentOSError] = {}
+        rate_us, now_us = self.rate_us, self.later(at.now_ms) * 1000
+        holding = self.active.keys() - freed
+        for run_id in asks:
+            if run_id in holding or run_id in granted:
+                continue
+            error = _over_concurrency(limits, used + len(granted))
+            if error is None:
+                rate_us, error = _over_rate(limits, rate_us, now_us)
+            if error is None:
+                granted[run_id] = None
+            else:
+                refused[run_id] = error
+        return Decision(self._events(freed, list(granted), used, rate_us, at), refused)
+
+    def _events(
+        self, freed: list[str], granted: list[str], used: int, rate_us: int, at: Moment
+    ) -> list[Event]:
+        payloads: list[Payload] = []
+        if freed:
+            payloads.append(QuotaReleased(run_ids=freed, active=used))
+        if granted:
+            rate = rate_us if rate_us != self.rate_us else None
+            active = used + len(granted)
+            payloads.append(QuotaReserved(run_ids=granted, active=active, rate_us=rate))
+        if payloads and self.since_balance >= BALANCE_EVERY:
+            payloads.append(self._balance(freed, granted, rate_us, self.later(at.now_ms)))
+        events = [next_event(self, payload, at) for payload in payloads]
+        return [_moved_by(event, ahead) for ahead, event in enumerate(events)]
+
+    def _balance(
+        self, freed: list[str], granted: list[str], rate_us: int, time: int
+    ) -> QuotaBalanced:
+        gone = set(freed)
+        left = {run_id: at for run_id, at in self.active.items() if run_id not in gone}
+        return QuotaBalanced(run_ids=left | dict.fromkeys(granted, time), rate_us=rate_us)
+
+
+def admission_ref(tenant_id: str) -> StreamRef:
+    """Return where a tenant's run admission is."""
+    return StreamRef(tenant_id, Admission.KIND, "runs")
+
+
+def _moved_by(event: Event, ahead: int) -> Event:
+    return replace(event, sequence=event.sequence + ahead) if ahead else event
+
+
+def _over_concurrency(limits: RunLimits, used: int) -> AgentOSError | None:
+    limit = limits.max_concurrent_runs
+    if limit is None or used < limit:
+        return None
+    return QuotaExceededError("too many runs at once", limit=limit, used=used)
+
+
+def _over_rate(limits: RunLimits, rate_us: int, now_us: int) -> tuple[int, AgentOSError | None]:
+    if limits.run_create_qps is None:
+        return rate_us, None
+    interval = round(1_000_000 / limits.run_create_qps)
+    tolerance = interval * (limits.run_create_burst or 1)
+    arrival = max(rate_us, now_us) + interval
+    wait_us = arrival - now_us - tolerance
+    if wait_us <= 0:
+        return arrival, None
+    wait_ms = -(-wait_us // 1000)
+    limit = limits.run_create_qps
+    error = RateLimitedError("too many new runs a second", limit=limit, retry_after_ms=wait_ms)
+    return rate_us, error

@@ -1,0 +1,228 @@
+"""The admission desk of each tenant: concurrent asks are decided and written as one batch."""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from agentos.domain.admission.admission import Admission, Decision, admission_ref
+from agentos.domain.aggregate import Moment
+from agentos.domain.auth import SYSTEM_PRINCIPAL
+from agentos.domain.envelope import Origin
+from agentos.domain.errors import (
+    AgentOSError,
+    AppendConflictError,
+    DependencyUnavailableError,
+    RateLimitedError,
+)
+from agentos.domain.log import make_commit
+from agentos.domain.ports import Clock, EventLog, NewId
+from agentos.domain.run.idempotency import RunKey, may_be_older
+from agentos.domain.tenant.tenant import RunLimits
+from agentos.handlers.watch import LogWatch
+
+BATCH: Final = 256
+MAX_WAITING: Final = 10_000
+FREE_DELAY_S: Final = 0.01
+NO_TRACE: Final = "00-00000000000000000000000000000000-0000000000000000-00"
+
+
+@dataclass(slots=True)
+class Ask:
+    """One run that wants a slot. A keyed run's id follows from the time of the decision."""
+
+    limits: RunLimits
+    done: asyncio.Future["Slot"]
+    run_id: str = ""
+    key: RunKey | None = None
+    generation: int = 0
+    prior: str | None = None
+
+    def settle_id(self, time_ms: int, ttl_ms: int) -> str:
+        """Return the run's id if it is decided at `time_ms`."""
+        if self.key is not None:
+            self.run_id = self.key.run_id(time_ms, self.generation)
+            older = may_be_older(time_ms, ttl_ms)
+            self.prior = self.key.run_id(time_ms, epochs_ago=1) if older else None
+        return self.run_id
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What an ask came to: a slot for `run_id`, or why there is none.
+
+    `is_new` says that this ask took the slot; `prior` is the run that the same key may have
+    named in the epoch before.
+    """
+
+    run_id: str
+    is_new: bool
+    prior: str | None = None
+    error: AgentOSError | None = None
+
+
+class Desk:
+    """One tenant's admission: memory, a queue of asks, and the one task that commits."""
+
+    def __init__(self, desks: "AdmissionDesks", tenant_id: str) -> None:
+        self._desks = desks
+        self.admission = Admission(admission_ref(tenant_id))
+        self.asks: list[Ask] = []
+        self.freed: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._loaded = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits here."""
+        return not self.asks and not self.freed and (self._task is None or self._task.done())
+
+    def ask(self, ask: Ask) -> None:
+        """Queue an ask; its future is set once the decision is durable."""
+        if len(self.asks) >= MAX_WAITING:
+            raise RateLimitedError("too many requests wait", retry_after_ms=1000)
+        self.asks.append(ask)
+        self._wake(0)
+
+    def free(self, run_id: str) -> None:
+        """Give a slot back, with the next batch; a slot that is not held frees nothing."""
+        self.freed.add(run_id)
+        self._wake(FREE_DELAY_S)
+
+    async def load(self) -> None:
+        """Fold what the log has, from the last balance on."""
+        log, admission = self._desks.log, self.admission
+        after = admission.position
+        if after == 0 and (last := await log.last(admission.ref)) is not None and last.base:
+            after = last.base - 1
+        admission.catch_up(await log.read(admission.ref, after=after))
+        self._loaded = True
+
+    def _wake(self, delay: float) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work(delay))
+
+    async def _work(self, delay: float) -> None:
+        if delay and not self.asks:
+            await asyncio.sleep(delay)
+        while self.asks or self.freed:
+            asks, self.asks = self.asks[:BATCH], self.asks[BATCH:]
+            freed, self.freed = self.freed, set()
+            try:
+                await self._decide(asks, freed)
+            except (AgentOSError, TimeoutError) as error:
+                self._give_up(asks, freed, error)
+                return
+
+    def _give_up(self, asks: list[Ask], freed: set[str], error: BaseException) -> None:
+        """Whether the batch was written is unknown: ask the log before the next decision."""
+        self._loaded = False
+        self.freed |= freed
+        if isinstance(error, TimeoutError):
+            error = DependencyUnavailableError("the log is not read on", dependency="nats")
+        for ask in asks + self.asks:
+            if not ask.done.done():
+                ask.done.set_exception(error)
+        self.asks = []
+
+    async def _decide(self, asks: list[Ask], freed: set[str]) -> None:
+        read_on = False
+        while True:
+            if not self._loaded:
+                await self.load()
+            at = self._desks.moment()
+            time = self.admission.later(at.now_ms)
+            ids = [ask.settle_id(time, self._desks.ttl_ms) for ask in asks]
+            limits = asks[-1].limits if asks else RunLimits()
+            decision = self.admission.decide(ids, list(freed), limits, at)
+            if decision.refused and not read_on:
+                freed |= await self._read_on()
+                read_on = True
+                continue
+            if await self._write(decision):
+                self._answer(asks, decision)
+                return
+
+    async def _read_on(self) -> set[str]:
+        """Nothing is refused from stale memory: return the slots whose runs have ended."""
+        await self._desks.watch.read_on()
+        await self.load()
+        freed, self.freed = self.freed, set()
+        return freed
+
+    async def _write(self, decision: Decision) -> bool:
+        if not decision.events:
+            return True
+        admission = self.admission
+        commit = make_commit(
+            admission.ref, decision.events, self._desks.new_id, base=admission.base
+        )
+        try:
+            position = await self._desks.log.append(commit, expected=admission.position)
+        except AppendConflictError:
+            await self.load()
+            return False
+        admission.written(decision.events, position)
+        return True
+
+    def _answer(self, asks: list[Ask], decision: Decision) -> None:
+        new = {
+            run_id
+            for event in decision.events
+            if event.type == "agentos.quota.reserved"
+            for run_id in event.payload.run_ids  # type: ignore[attr-defined]  # QuotaReserved
+        }
+        for ask in asks:
+            if not ask.done.done():
+                error = decision.refused.get(ask.run_id)
+                slot = Slot(ask.run_id, ask.run_id in new, ask.prior, error)
+                ask.done.set_result(slot)
+
+
+class AdmissionDesks:
+    """The desks of all tenants that were asked for lately."""
+
+    def __init__(
+        self, log: EventLog, watch: LogWatch, clock: Clock, new_id: NewId, ttl_ms: int
+    ) -> None:
+        self.log = log
+        self.watch = watch
+        self.new_id = new_id
+        self.ttl_ms = ttl_ms
+        self._clock = clock
+        self._desks: OrderedDict[str, Desk] = OrderedDict()
+
+    def moment(self) -> Moment:
+        """Return the moment of an admission decision made now."""
+        return Moment(self._clock.now_ms(), self.new_id, Origin(NO_TRACE, SYSTEM_PRINCIPAL))
+
+    def desk(self, tenant_id: str) -> Desk:
+        """Return a tenant's desk."""
+        desk = self._desks.get(tenant_id)
+        if desk is None:
+            desk = self._desks[tenant_id] = Desk(self, tenant_id)
+        return desk
+
+    def loaded(self) -> list[Desk]:
+        """Return the desks in memory."""
+        return list(self._desks.values())
+
+    async def reserve(
+        self,
+        tenant_id: str,
+        limits: RunLimits,
+        *,
+        run_id: str = "",
+        key: RunKey | None = None,
+        generation: int = 0,
+    ) -> Slot:
+        """Ask for a slot; durable when this returns."""
+        done: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+        self.desk(tenant_id).ask(Ask(limits, done, run_id, key, generation))
+        return await done
+
+    def on_final(self, tenant_id: str, run_id: str) -> None:
+        """Policy: a run that ended gives its slot back."""
+        desk = self._desks.get(tenant_id)
+        if desk is not None:
+            desk.free(run_id)

@@ -1,0 +1,159 @@
+"""The handler process: its parts put together, its subscriptions, its background tasks."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import orjson
+import structlog
+from faststream.nats import NatsBroker
+
+from agentos.domain.run.idempotency import EPOCH_MS
+from agentos.domain.subjects import HANDLERS_GROUP, StreamRef, command, heartbeat
+from agentos.handlers.admission import AdmissionDesks
+from agentos.handlers.directory import Directory
+from agentos.handlers.dispatch import Dispatcher
+from agentos.handlers.middleware.errors import AnswerErrors
+from agentos.handlers.parts import Parts
+from agentos.handlers.routes import ROUTES, handle
+from agentos.handlers.sweep import load_unfinished, sweep_for_ever
+from agentos.handlers.watch import LogWatch
+from agentos.infra.clock import SystemClock, SystemIds
+from agentos.infra.jetstream.connection import connect
+from agentos.infra.jetstream.log import JetStreamLog
+from agentos.infra.jetstream.queue import JetStreamQueue
+from agentos.infra.jetstream.signals import NatsSignals
+from agentos.infra.settings import Settings
+
+CONCURRENT = 2_000
+BEAT_S = 0.5
+log = structlog.get_logger()
+
+
+def make_parts(settings: Settings, client: Any) -> Parts:
+    """Return the parts of a handler process on a connected NATS client."""
+    ttl_ms = settings.idempotency_ttl_hours * 3_600_000
+    if ttl_ms > EPOCH_MS:
+        raise ValueError("AGENTOS_IDEMPOTENCY_TTL_HOURS may be 720 at most")
+    event_log, queue = JetStreamLog(client), JetStreamQueue(client)
+    clock, new_id, watch = SystemClock(), SystemIds(), LogWatch(event_log)
+    desks = AdmissionDesks(event_log, watch, clock, new_id, ttl_ms)
+    dispatcher = Dispatcher(queue, watch, clock, settings.executor_slots)
+    watch.on_final = partial(_on_final, desks, dispatcher)
+    return Parts(
+        log=event_log,
+        clock=clock,
+        new_id=new_id,
+        queue=queue,
+        signals=NatsSignals(client),
+        watch=watch,
+        directory=Directory(event_log, watch),
+        desks=desks,
+        dispatcher=dispatcher,
+        idempotency_ttl_ms=ttl_ms,
+    )
+
+
+def _on_final(desks: AdmissionDesks, dispatcher: Dispatcher, ref: StreamRef) -> None:
+    desks.on_final(ref.tenant_id, ref.aggregate_id)
+    dispatcher.on_final(ref)
+
+
+def create_broker(settings: Settings, parts: Parts) -> NatsBroker:
+    """Return the broker with every command's subscription."""
+    broker = NatsBroker(
+        settings.runtime().nats_url,
+        apply_types=False,
+        decoder=_decode,
+        middlewares=[AnswerErrors],
+        graceful_timeout=10.0,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.2,  # type: ignore[arg-type]  # nats-py takes fractions
+        logger=None,
+    )
+    for name in ROUTES:
+        broker.subscriber(command(name), queue=HANDLERS_GROUP, max_workers=CONCURRENT)(
+            _subscriber(parts, name)
+        )
+    return broker
+
+
+def _subscriber(parts: Parts, name: str) -> Callable[[dict[str, Any]], Awaitable[bytes]]:
+    async def answer(message: dict[str, Any]) -> bytes:
+        return orjson.dumps({"ok": await handle(parts, name, message)})
+
+    return answer
+
+
+async def _decode(message: Any) -> Any:
+    return orjson.loads(message.body)
+
+
+async def serve(settings: Settings) -> None:
+    """Run a handler process until SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    client = await connect(settings.runtime().nats_url, "handlers")
+    parts = make_parts(settings, client)
+    await parts.dispatcher.listen(parts.signals)
+    start = await parts.log.head()
+    unfinished = await load_unfinished(parts)
+    tasks = [
+        asyncio.create_task(parts.watch.run(start)),
+        asyncio.create_task(parts.dispatcher.run()),
+    ]
+    await parts.watch.reach(start)
+    broker = create_broker(settings, parts)
+    await broker.start()
+    tasks += [
+        asyncio.create_task(sweep_for_ever(parts)),
+        asyncio.create_task(_beat(parts)),
+    ]
+    log.info("handlers ready", unfinished_runs=unfinished, position=start)
+    waiting = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        await broker.stop()
+    finally:
+        for task in [waiting, *tasks]:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        await client.close()
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+async def _beat(parts: Parts) -> None:
+    worker = parts.new_id("wrk")
+    while True:
+        beat = {
+            "service": "handlers",
+            "worker_id": worker,
+            "pid": os.getpid(),
+            "unfinished_runs": len(parts.watch.runs),
+        }
+        await parts.signals.publish(heartbeat("handlers", worker), orjson.dumps(beat))
+        await asyncio.sleep(BEAT_S)
+
+
+def main(settings: Settings) -> None:
+    """Run the handler process; returns after SIGTERM."""
+    import uvloop  # noqa: PLC0415 - not on every platform
+
+    uvloop.run(serve(settings))
+
+
+async def seed(settings: Settings) -> dict[str, Any]:
+    """Write what a demo or dev node begins with, once; returns the ids for its report."""
+    from agentos.handlers import seed as seeds  # noqa: PLC0415 - only `up` needs it
+
+    client = await connect(settings.runtime().nats_url, "seed")
+    try:
+        return await seeds.seed(JetStreamLog(client), SystemClock(), SystemIds())
+    finally:
+        await client.close()

@@ -1,0 +1,166 @@
+"""Which runs are offered to executors, and the sweep that finds the abandoned.
+
+The work queue is a cache of the log: whatever is lost there is offered again from here. At
+most one executor's slots of one tenant are out at a time; the rest waits here by priority.
+"""
+
+import asyncio
+import heapq
+from collections import defaultdict, deque
+from itertools import count
+from typing import Any, Final
+
+import orjson
+
+from agentos.domain.ports import Clock, RunQueue, Signals, WorkItem
+from agentos.domain.run.run import Run
+from agentos.domain.subjects import ALL_HEARTBEATS, StreamRef
+from agentos.handlers.watch import LiveRun, LogWatch
+
+SILENT_S: Final = 2.0
+OVERDUE_MS: Final = 1000
+AGAIN_S: Final = 2.0
+FOREIGN_S: Final = 3.0
+PRIORITIES: Final = {"high": 0, "normal": 1, "low": 2}
+
+
+class Dispatcher:
+    """Offers runs to the queue, tenant by tenant, and knows which executors live."""
+
+    def __init__(
+        self, queue: RunQueue, watch: LogWatch, clock: Clock, slots_per_tenant: int
+    ) -> None:
+        self._queue = queue
+        self._watch = watch
+        self._clock = clock
+        self._slots = slots_per_tenant
+        self._heard: dict[str, float] = {}
+        self._out: dict[str, set[str]] = defaultdict(set)
+        self._lines: dict[str, _Line] = defaultdict(_Line)
+        self._ready: deque[WorkItem] = deque()
+        self._wake = asyncio.Event()
+        self._suspects: set[StreamRef] = set()
+        self._order = count()
+        self._started = asyncio.get_running_loop().time()
+
+    async def listen(self, signals: Signals) -> None:
+        """Hear the executors' heartbeats from now on."""
+        await signals.subscribe(ALL_HEARTBEATS, self._on_heartbeat)
+
+    def _on_heartbeat(self, subject: str, data: bytes) -> None:
+        beat: dict[str, Any] = orjson.loads(data)
+        if beat.get("service") == "executor":
+            self._heard[beat["worker_id"]] = asyncio.get_running_loop().time()
+            if beat.get("leaving"):
+                self._heard[beat["worker_id"]] = 0.0
+
+    def is_silent(self, worker_id: str) -> bool:
+        """Whether an executor was unheard for so long that its leases have ended."""
+        heard = self._heard.get(worker_id, self._started)
+        return asyncio.get_running_loop().time() - heard > SILENT_S
+
+    def has_live_holder(self, run: Run) -> bool:
+        """Whether an executor holds the run: then the final event is its to write."""
+        return run.worker_id is not None and not self.is_silent(run.worker_id)
+
+    async def run(self) -> None:
+        """Put in the queue what waited in line and may go now; ends by cancellation."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._ready:
+                await self._queue.put(self._ready.popleft())
+
+    async def offer(self, item: WorkItem, priority: str) -> None:
+        """Put a run in the queue, or in its tenant's line when all slots are out."""
+        tenant, run_id = item.ref.tenant_id, item.ref.aggregate_id
+        out = self._out[tenant]
+        if run_id in out or len(out) < self._slots:
+            out.add(run_id)
+            await self._queue.put(item)
+            return
+        line = self._lines[tenant]
+        if run_id not in line.members:
+            line.members.add(run_id)
+            entry = (PRIORITIES[priority], next(self._order), WorkItem(item.ref, item.position))
+            heapq.heappush(line.heap, entry)
+
+    def on_final(self, ref: StreamRef) -> None:
+        """Policy: when a run ends, its tenant's next waiting run may go."""
+        tenant = ref.tenant_id
+        if (line := self._lines.get(tenant)) is not None:
+            line.members.discard(ref.aggregate_id)
+        if (out := self._out.get(tenant)) is None:
+            return
+        out.discard(ref.aggregate_id)
+        if line is not None and len(out) < self._slots and (item := line.pop()) is not None:
+            out.add(item.ref.aggregate_id)
+            self._ready.append(item)
+            self._wake.set()
+        if not out:
+            del self._out[tenant]
+        if line is not None and not line.members:
+            del self._lines[tenant]
+
+    async def sweep(self) -> list[LiveRun]:
+        """Offer what the log says is queued or abandoned; return runs that want a cancel."""
+        now = asyncio.get_running_loop().time()
+        empty = await self._queue.size() == 0
+        canceled = []
+        for live in list(self._watch.runs.values()):
+            if live.cancel:
+                canceled.append(live)
+            elif self._is_lost(live, now, empty):
+                live.offered_at = now
+                await self.offer(WorkItem(live.ref, live.position), live.priority)
+        self._forget_ended()
+        return canceled
+
+    def _forget_ended(self) -> None:
+        """Free the places of runs that ended before they were counted out."""
+        gone = {
+            StreamRef(tenant, "run", run_id)
+            for tenant, out in self._out.items()
+            for run_id in out
+            if StreamRef(tenant, "run", run_id) not in self._watch.runs
+        }
+        for ref in gone & self._suspects:
+            self.on_final(ref)
+        self._suspects = gone
+
+    def is_abandoned(self, live: LiveRun) -> bool:
+        """Whether nobody holds the run's lease any more."""
+        lease = live.lease
+        if lease is None:
+            return True
+        overdue = self._clock.now_ms() > lease.deadline_ms + OVERDUE_MS
+        return overdue or self.is_silent(lease.worker_id)
+
+    def _is_lost(self, live: LiveRun, now: float, empty: bool) -> bool:
+        if live.offered_at is not None and now - live.offered_at < AGAIN_S:
+            return False
+        if live.lease is not None:
+            return self.is_abandoned(live)
+        line = self._lines.get(live.ref.tenant_id)
+        if line is not None and live.ref.aggregate_id in line.members:
+            return False
+        is_ours = live.ref.aggregate_id in self._out.get(live.ref.tenant_id, ())
+        return empty and now - live.seen_at > (AGAIN_S if is_ours else FOREIGN_S)
+
+
+class _Line:
+    """One tenant's runs that wait for a slot, by priority, then by age."""
+
+    __slots__ = ("heap", "members")
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[int, int, WorkItem]] = []
+        self.members: set[str] = set()
+
+    def pop(self) -> WorkItem | None:
+        while self.heap:
+            item = heapq.heappop(self.heap)[2]
+            if item.ref.aggregate_id in self.members:
+                self.members.discard(item.ref.aggregate_id)
+                return item
+        return None

@@ -1,0 +1,1 @@
+"""The executor: takes runs from the queue and works through their steps, durably."""

@@ -1,0 +1,161 @@
+"""How one call of a model or a tool is made, and what its result says in the log."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agentos.domain.auth import AuthContext
+from agentos.domain.errors import (
+    AgentOSError,
+    ForbiddenError,
+    InterruptedRunError,
+    TimedOutError,
+    ToolFailedError,
+)
+from agentos.domain.ports import (
+    Clock,
+    ModelAnswer,
+    ModelPort,
+    ModelRequest,
+    NewId,
+    ToolCall,
+    ToolPort,
+)
+from agentos.domain.run.advance import error_info
+from agentos.domain.run.events import (
+    AnswerMessage,
+    CallInAnswer,
+    ModelCompleted,
+    PolicyOutcome,
+    RouteTaken,
+    TokenUsage,
+    ToolCallCompleted,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """The world that an executor may call, and the clock that times it."""
+
+    models: ModelPort
+    tools: ToolPort
+    clock: Clock
+    new_id: NewId
+    node: str
+
+
+async def ask_model(
+    outside: Outside,
+    auth: AuthContext,
+    request: ModelRequest,
+    on_delta: Callable[[str], None] | None,
+) -> ModelCompleted:
+    """Make one model call within its time; a failure is a result too."""
+    began = outside.clock.now_ms()
+    try:
+        async with asyncio.timeout(request.timeout_ms / 1000):
+            answer = await outside.models.invoke(auth, request, on_delta)
+    except TimeoutError:
+        error: AgentOSError = TimedOutError("the model took too long")
+    except AgentOSError as raised:
+        error = raised
+    else:
+        return _answered(outside, request, answer, outside.clock.now_ms() - began)
+    backend, _, model = request.model_ref.partition("/")
+    return ModelCompleted(
+        request_id=request.request_id,
+        model_ref=request.model_ref,
+        status="error",
+        usage=TokenUsage(input_tokens=0, output_tokens=0, total_tokens=0),
+        cost_usd=0.0,
+        latency_ms=max(0, outside.clock.now_ms() - began),
+        policy_outcome=PolicyOutcome(),
+        route=RouteTaken(backend=backend, model=model, node=outside.node),
+        message=None,
+        error=error_info(error),
+    )
+
+
+def _answered(
+    outside: Outside, request: ModelRequest, answer: ModelAnswer, latency_ms: int
+) -> ModelCompleted:
+    usage = answer.usage
+    return ModelCompleted(
+        request_id=request.request_id,
+        model_ref=request.model_ref,
+        status="ok",
+        usage=TokenUsage(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            total_tokens=usage.total_tokens,
+        ),
+        cost_usd=answer.cost_usd,
+        latency_ms=max(0, latency_ms),
+        policy_outcome=PolicyOutcome(),
+        route=RouteTaken(
+            backend=answer.backend,
+            model=answer.model,
+            node=outside.node,
+            fallback_used=answer.fallback_used,
+        ),
+        message=AnswerMessage(
+            content=answer.content,
+            tool_calls=[
+                CallInAnswer(
+                    tool_call_id=outside.new_id("tcall"),
+                    tool_id=call.tool_id,
+                    name=call.name,
+                    arguments=dict(call.arguments),
+                )
+                for call in answer.tool_calls
+            ],
+        ),
+    )
+
+
+async def call_tool(
+    outside: Outside, auth: AuthContext, call: ToolCall, *, was_begun: bool
+) -> ToolCallCompleted:
+    """Make one tool call within its time; a failure is a result too.
+
+    A call that an earlier attempt has begun is settled by its tool's nature. Raises
+    `InterruptedRunError` when that is for a person to decide.
+    """
+    began = outside.clock.now_ms()
+    error: AgentOSError | None = None
+    output: Any = None
+    try:
+        async with asyncio.timeout(call.timeout_ms / 1000):
+            output = await _settle(outside, auth, call, was_begun)
+    except TimeoutError:
+        error = TimedOutError("the tool took too long")
+    except InterruptedRunError:
+        raise
+    except AgentOSError as raised:
+        error = raised
+    return ToolCallCompleted(
+        tool_call_id=call.tool_call_id,
+        tool_id=call.tool_id,
+        status="ok" if error is None else "error",
+        output=output,
+        duration_ms=max(0, outside.clock.now_ms() - began),
+        error=None if error is None else error_info(error),
+    )
+
+
+async def _settle(outside: Outside, auth: AuthContext, call: ToolCall, was_begun: bool) -> Any:
+    spec = outside.tools.spec(call.tool_id)
+    if spec is None:
+        raise ToolFailedError("the tool is gone", tool_id=call.tool_id)
+    if "tools:invoke" not in auth.scopes:
+        raise ForbiddenError("the caller may not use tools", required_scope="tools:invoke")
+    if was_begun and spec.nature == "at_most_once":
+        raise InterruptedRunError(
+            "a call that must not be made twice may have been made", tool_call_id=call.tool_call_id
+        )
+    if was_begun and spec.nature == "check":
+        output = await outside.tools.check(auth, call)
+        if output is not None:
+            return output
+    return await outside.tools.call(auth, call)

@@ -1,0 +1,1 @@
+"""What stands around every command handler, one concern a file."""

@@ -1,0 +1,33 @@
+"""What every handler is given: the ports and the state kept in memory."""
+
+from dataclasses import dataclass
+
+from agentos.domain.aggregate import Moment
+from agentos.domain.auth import Principal
+from agentos.domain.envelope import Origin
+from agentos.domain.ports import Clock, EventLog, NewId, RunQueue, Signals
+from agentos.handlers.admission import AdmissionDesks
+from agentos.handlers.directory import Directory
+from agentos.handlers.dispatch import Dispatcher
+from agentos.handlers.watch import LogWatch
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a handler process, put together in `app.py`."""
+
+    log: EventLog
+    clock: Clock
+    new_id: NewId
+    queue: RunQueue
+    signals: Signals
+    watch: LogWatch
+    directory: Directory
+    desks: AdmissionDesks
+    dispatcher: Dispatcher
+    idempotency_ttl_ms: int
+
+    def moment(self, principal: Principal, traceparent: str, command_id: str = "") -> Moment:
+        """Return the moment of a decision that is made now."""
+        origin = Origin(traceparent, principal, command_id)
+        return Moment(self.clock.now_ms(), self.new_id, origin)

@@ -1,0 +1,227 @@
+"""The handlers of a run's commands: create and cancel."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from agentos.domain.aggregate import Moment
+from agentos.domain.auth import AuthContext
+from agentos.domain.errors import (
+    AppendConflictError,
+    ConflictError,
+    DependencyUnavailableError,
+    NotFoundError,
+    TimedOutError,
+)
+from agentos.domain.log import Recorded, make_commit
+from agentos.domain.ports import WorkItem
+from agentos.domain.run.events import RunCreated
+from agentos.domain.run.idempotency import RunKey
+from agentos.domain.run.request import RunRequest
+from agentos.domain.run.run import Run, run_ref
+from agentos.domain.subjects import StreamRef, cancel_notice
+from agentos.domain.tenant.tenant import Tenant
+from agentos.handlers.admission import Slot
+from agentos.handlers.commands import CancelRun, CreateRun
+from agentos.handlers.parts import Parts
+
+GENERATIONS: Final = 1000
+RACES: Final = 20
+
+
+async def create_run(parts: Parts, auth: AuthContext, command: CreateRun) -> dict[str, Any]:
+    """Start a run, or find the one that its idempotency key names.
+
+    Returns `{run, position, existing}`. Raises why it is refused: tenant, agent, quota, rate;
+    `ConflictError` when the key stands for another body.
+    """
+    tenant = await parts.directory.active_tenant(auth.tenant_id)
+    definition = await parts.directory.runnable(auth.tenant_id, command.agent_id)
+    at = parts.moment(auth.principal, command.traceparent, command.command_id or "")
+    created = _created(auth, command, definition.version)
+    if command.request.idempotency_key is None:
+        slot = await parts.desks.reserve(
+            auth.tenant_id, tenant.run_limits, run_id=parts.new_id("run")
+        )
+        if slot.error is not None:
+            raise slot.error
+        run = await _write_created(parts, command.agent_id, created, slot, at, auth.tenant_id)
+        if run is None:
+            raise DependencyUnavailableError("the run's place was closed; try again")
+        return _answer(run, existing=False)
+    return await _create_keyed(parts, auth, command, tenant, created, at)
+
+
+async def _create_keyed(
+    parts: Parts,
+    auth: AuthContext,
+    command: CreateRun,
+    tenant: Tenant,
+    created: RunCreated,
+    at: Moment,
+) -> dict[str, Any]:
+    principal = auth.principal.principal_id
+    key = RunKey(auth.tenant_id, principal, command.agent_id, created.idempotency_key or "")
+    for generation in range(GENERATIONS):
+        slot = await parts.desks.reserve(
+            auth.tenant_id, tenant.run_limits, key=key, generation=generation
+        )
+        if slot.prior is not None and (prior := await _prior(parts, key, slot, at)) is not None:
+            _give_back(parts, auth.tenant_id, slot, prior)
+            return _same(prior, command.request)
+        if slot.error is None:
+            run = await _write_created(parts, command.agent_id, created, slot, at, auth.tenant_id)
+            if run is not None:
+                return _answer(run, existing=False)
+        found = await _find(parts, run_ref(auth.tenant_id, slot.run_id))
+        if found is None or found.is_void:
+            if slot.error is not None:
+                raise slot.error
+            continue
+        _give_back(parts, auth.tenant_id, slot, found)
+        if at.now_ms - found.created_at < parts.idempotency_ttl_ms:
+            return _same(found, command.request)
+    raise ConflictError("the idempotency key was used too often")
+
+
+def _created(auth: AuthContext, command: CreateRun, version: str) -> RunCreated:
+    request = command.request
+    return RunCreated(
+        input=request.input.model_dump(),
+        context=request.context.model_dump(),
+        tooling=request.tooling.model_dump(mode="json"),
+        run_options=request.run_options.model_dump(),
+        principal=auth.principal,
+        policy_context=auth.policy_context,
+        agent_version=version,
+        idempotency_key=request.idempotency_key,
+        correlation_id=command.correlation_id,
+        scopes=sorted(auth.scopes),
+    )
+
+
+async def _write_created(
+    parts: Parts, agent_id: str, created: RunCreated, slot: Slot, at: Moment, tenant_id: str
+) -> Run | None:
+    """Append `run.created` and offer the run; `None` when its subject has a first message."""
+    run = Run(run_ref(tenant_id, slot.run_id))
+    run.create(agent_id, created, at)
+    priority = created.run_options["priority"]
+    commit = make_commit(
+        run.ref,
+        run.collect(),
+        parts.new_id,
+        command_id=at.origin.command_id,
+        priority=priority,
+    )
+    try:
+        run.position = await parts.log.append(commit, expected=0)
+    except AppendConflictError:
+        return None
+    record = Recorded(
+        commit.ref,
+        commit.commit_id,
+        commit.first_sequence,
+        commit.types,
+        commit.body,
+        command_id=commit.command_id,
+        priority=priority,
+        position=run.position,
+    )
+    await parts.dispatcher.offer(WorkItem(run.ref, run.position, (record,)), priority)
+    return run
+
+
+async def _find(parts: Parts, ref: StreamRef) -> Run | None:
+    records = await parts.log.read(ref)
+    return Run(ref).fold(records) if records else None
+
+
+async def _prior(parts: Parts, key: RunKey, slot: Slot, at: Moment) -> Run | None:
+    """Return the run that the key named in the epoch before, if it is young enough."""
+    newest: Run | None = None
+    for generation in range(GENERATIONS):
+        run_id = key.run_id(at.now_ms, generation, epochs_ago=1)
+        found = await _find(parts, run_ref(key.tenant_id, run_id))
+        if found is None:
+            if run_id in parts.desks.desk(key.tenant_id).admission.active:
+                parts.desks.on_final(key.tenant_id, slot.run_id)
+                raise TimedOutError("a run with this key is being made; try again")
+            break
+        newest = newest if found.is_void else found
+    if newest is None or at.now_ms - newest.created_at >= parts.idempotency_ttl_ms:
+        return None
+    return newest
+
+
+def _give_back(parts: Parts, tenant_id: str, slot: Slot, found: Run) -> None:
+    if slot.is_new and (found.is_final or found.ref.aggregate_id != slot.run_id):
+        parts.desks.on_final(tenant_id, slot.run_id)
+
+
+def _same(run: Run, request: RunRequest) -> dict[str, Any]:
+    created = run.created
+    same = (
+        created.input == request.input.model_dump()
+        and created.context == request.context.model_dump()
+        and created.tooling == request.tooling.model_dump(mode="json")
+        and created.run_options == request.run_options.model_dump()
+    )
+    if not same:
+        raise ConflictError("the idempotency key was used for a different body")
+    return _answer(run, existing=True)
+
+
+def _answer(run: Run, *, existing: bool) -> dict[str, Any]:
+    return {"run": run.view(), "position": run.position, "existing": existing}
+
+
+async def cancel_run(parts: Parts, auth: AuthContext, command: CancelRun) -> dict[str, Any]:
+    """Ask a run to stop. With no live lease holder it is canceled here and now.
+
+    Returns `{run, position}`; the final event may still be the lease holder's to write.
+    Raises `NotFoundError`, and `InvalidStateTransitionError` from a final state.
+    """
+    await parts.directory.active_tenant(auth.tenant_id)
+    ref = run_ref(auth.tenant_id, command.run_id)
+    at = parts.moment(auth.principal, command.traceparent, command.command_id or "")
+
+    async def decide(run: Run, records: list[Recorded]) -> None:
+        if _was_done(records, command.command_id):
+            return
+        run.request_cancel(auth.principal.principal_id, command.reason, at)
+        if not parts.dispatcher.has_live_holder(run):
+            run.finish_cancel(at)
+
+    run = await decide_on_run(parts, ref, decide, command.command_id or "")
+    if not run.is_final:
+        await parts.signals.publish(cancel_notice(ref.aggregate_id), b"")
+    return {"run": run.view(), "position": run.position}
+
+
+async def decide_on_run(
+    parts: Parts,
+    ref: StreamRef,
+    decide: Callable[[Run, list[Recorded]], Awaitable[None]],
+    command_id: str = "",
+) -> Run:
+    """Fold the run, let `decide` stage events, append them; again when another was first."""
+    for _ in range(RACES):
+        records = await parts.log.read(ref)
+        run = Run(ref).fold(records)
+        if run.status is None:
+            raise NotFoundError("no such run")
+        await decide(run, records)
+        staged = run.collect()
+        if not staged:
+            return run
+        commit = make_commit(ref, staged, parts.new_id, command_id=command_id)
+        try:
+            run.position = await parts.log.append(commit, expected=run.position)
+        except AppendConflictError:
+            continue
+        return run
+    raise TimedOutError("the run changes too fast; try again")
+
+
+def _was_done(records: list[Recorded], command_id: str | None) -> bool:
+    return command_id is not None and any(r.command_id == command_id for r in records)

@@ -1,0 +1,99 @@
+"""The sweep: every second, what the log says is unfinished and nobody works on is taken up."""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from agentos.domain.admission.admission import Admission
+from agentos.domain.aggregate import FoldError
+from agentos.domain.auth import SYSTEM_PRINCIPAL
+from agentos.domain.errors import AgentOSError, AppendConflictError, NotFoundError
+from agentos.domain.log import Recorded, void_commit
+from agentos.domain.run.run import Run, run_ref
+from agentos.domain.subjects import StreamRef, cancel_notice
+from agentos.handlers.admission import NO_TRACE, Desk
+from agentos.handlers.parts import Parts
+from agentos.handlers.runs import decide_on_run
+from agentos.handlers.watch import LiveRun
+
+EVERY_S: Final = 1.0
+ORPHAN_MS: Final = 5_000
+log = structlog.get_logger()
+
+
+async def load_unfinished(parts: Parts) -> int:
+    """Take in every run that the log says is not final; returns how many there are.
+
+    Each of them holds a reservation, so the tenants' admissions are the index.
+    """
+    now = asyncio.get_running_loop().time()
+    for last in await parts.log.last_of_kind(Admission.KIND):
+        desk = parts.desks.desk(last.ref.tenant_id)
+        await desk.load()
+        refs = [run_ref(last.ref.tenant_id, run_id) for run_id in desk.admission.active]
+        found = await parts.log.last_many(refs)
+        for record in found.values():
+            parts.watch.see(record, now - EVERY_S)
+    return len(parts.watch.runs)
+
+
+async def sweep_for_ever(parts: Parts) -> None:
+    """Sweep once a second until cancelled; a dependency that is down is tried again."""
+    while True:
+        try:
+            await sweep(parts)
+        except (AgentOSError, TimeoutError, FoldError) as error:
+            log.warning("sweep failed", error=str(error))
+        await asyncio.sleep(EVERY_S)
+
+
+async def sweep(parts: Parts) -> None:
+    """Offer lost runs again, see cancels through, free reservations without a run."""
+    for live in await parts.dispatcher.sweep():
+        await _see_cancel_through(parts, live)
+    for desk in parts.desks.loaded():
+        await _free_orphans(parts, desk)
+
+
+async def _see_cancel_through(parts: Parts, live: LiveRun) -> None:
+    if not parts.dispatcher.is_abandoned(live):
+        await parts.signals.publish(cancel_notice(live.ref.aggregate_id), b"")
+        return
+    at = parts.moment(SYSTEM_PRINCIPAL, NO_TRACE)
+
+    async def decide(run: Run, records: list[Recorded]) -> None:
+        if run.cancel is not None and not run.is_final:
+            run.finish_cancel(at)
+
+    try:
+        await decide_on_run(parts, live.ref, decide)
+    except NotFoundError:
+        parts.watch.runs.pop(live.ref, None)
+
+
+async def _free_orphans(parts: Parts, desk: Desk) -> None:
+    tenant = desk.admission.ref.tenant_id
+    old = parts.clock.now_ms() - ORPHAN_MS
+    refs = [
+        ref
+        for run_id, reserved_at in desk.admission.active.items()
+        if reserved_at < old and (ref := run_ref(tenant, run_id)) not in parts.watch.runs
+    ]
+    if not refs:
+        return
+    found = await parts.log.last_many(refs)
+    for ref in refs:
+        if (record := found.get(ref)) is not None:
+            parts.watch.see(record, asyncio.get_running_loop().time())
+        elif await _close(parts, ref):
+            desk.free(ref.aggregate_id)
+
+
+async def _close(parts: Parts, ref: StreamRef) -> bool:
+    """Close an unused subject, so that a late `run.created` loses and its caller is told."""
+    try:
+        await parts.log.append(void_commit(ref, parts.new_id), expected=0)
+    except AppendConflictError:
+        return False
+    return True
