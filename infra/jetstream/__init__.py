@@ -1,0 +1,1 @@
+"""NATS and JetStream behind the domain's ports: log, queue, command bus and signals."""
