@@ -1,12 +1,18 @@
 """Time as the domain sees it: integer milliseconds since the epoch, RFC 3339 outside."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
 def rfc3339(ms: int) -> str:
     """Return `ms` (milliseconds since the epoch) as RFC 3339 UTC with milliseconds and `Z`."""
     seconds, rest = divmod(ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+    return f"{_seconds(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _seconds(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def to_ms(text: str) -> int:

@@ -23,7 +23,7 @@ class ErrorInfo(Part):
     code: str
     message: str
     retryable: bool = False
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = Field(default_factory=dict)
 
 
 class Summary(Part):
@@ -61,8 +61,8 @@ class PolicyOutcome(Part):
     """What the policy gates said of a call."""
 
     decision: Literal["allowed", "blocked", "redacted"] = "allowed"
-    reasons: list[str] = []
-    redactions: list[dict[str, Any]] = []
+    reasons: list[str] = Field(default_factory=list)
+    redactions: list[dict[str, Any]] = Field(default_factory=list)
 
 
 class RouteTaken(Part):
@@ -88,7 +88,7 @@ class AnswerMessage(Part):
 
     role: Literal["assistant"] = "assistant"
     content: str
-    tool_calls: list[CallInAnswer] = []
+    tool_calls: list[CallInAnswer] = Field(default_factory=list)
 
 
 class RunCreated(Payload):
@@ -143,7 +143,7 @@ class ModelRequested(Payload):
     request_id: str
     model_ref: str
     operation: Literal["chat", "embed"] = "chat"
-    requirements: dict[str, Any] = {}
+    requirements: dict[str, Any] = Field(default_factory=dict)
     input_summary: InputSummary
 
 

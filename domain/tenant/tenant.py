@@ -35,8 +35,8 @@ class TenantCreated(Payload):
     status: Literal["active"] = "active"
     plan_tier: str
     partition: int
-    quotas: dict[str, Any] = {}
-    metadata: dict[str, Any] = {}
+    quotas: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[str, Any] = Field(default_factory=dict)
 
 
 class Tenant(Aggregate):
