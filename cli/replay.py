@@ -1,0 +1,152 @@
+"""`agentos replay`: make what follows from the log anew."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import orjson
+import psycopg
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from agentos.domain.errors import DependencyUnavailableError
+from agentos.infra.jetstream.connection import bounded_close, connect
+from agentos.infra.jetstream.log import JetStreamLog
+from agentos.infra.settings import NodeNotStartedError, Settings, SettingsError
+from agentos.projections.all import PROJECTIONS
+from agentos.projections.errors import ProjectionError
+from agentos.projections.rebuild import Progress as Stand
+from agentos.projections.rebuild import Rebuilt, rebuild
+
+FAILED, USAGE, UNREACHABLE = 1, 2, 3
+PLAIN_EVERY_S = 2.0
+
+app = typer.Typer(help="Make what follows from the log anew.", no_args_is_help=True)
+
+
+@app.callback()
+def replay() -> None:
+    """Make what follows from the log anew."""
+
+
+@app.command("rebuild")
+def rebuild_command(
+    projection: Annotated[
+        str | None, typer.Argument(help=f"One of {', '.join(PROJECTIONS)}; all without it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Rebuild the read models from the log, beside the live ones, and switch over to them."""
+    errors = Console(stderr=True)
+    if projection is not None and projection not in PROJECTIONS:
+        known = ", ".join(PROJECTIONS)
+        errors.print(f"there is no projection {projection!r}; there are {known}")
+        raise typer.Exit(USAGE)
+    names = list(PROJECTIONS) if projection is None else [projection]
+    try:
+        runtime = Settings.load().runtime()
+        shown = _Shown(errors)
+        with shown:
+            done = asyncio.run(_rebuild(runtime.nats_url, runtime.postgres_dsn, names, shown))
+    except (NodeNotStartedError, DependencyUnavailableError, psycopg.OperationalError) as exc:
+        errors.print(f"{exc}\nNATS and PostgreSQL must run: start the node with `agentos up`")
+        raise typer.Exit(UNREACHABLE) from exc
+    except SettingsError as exc:
+        errors.print(str(exc))
+        raise typer.Exit(USAGE) from exc
+    except (ProjectionError, psycopg.Error) as exc:
+        errors.print(f"{exc}\nthe read models are as they were")
+        raise typer.Exit(FAILED) from exc
+    if as_json:
+        sys.stdout.write(orjson.dumps(summary(done)).decode() + "\n")
+    else:
+        _print(done)
+
+
+async def _rebuild(
+    nats_url: str, postgres_dsn: str, names: list[str], report: Callable[[Stand], None]
+) -> Rebuilt:
+    connection = await connect(nats_url, "agentos-replay")
+    try:
+        return await rebuild(JetStreamLog(connection), postgres_dsn, names, report)
+    finally:
+        await bounded_close(connection)
+
+
+def summary(done: Rebuilt) -> dict[str, Any]:
+    """Return what `--json` prints: digests per table, before and after, and the pace."""
+    before = {digest.table: digest for digest in done.before}
+    return {
+        "projections": done.projections,
+        "position": done.position,
+        "events": done.events,
+        "seconds": round(done.seconds, 3),
+        "events_per_second": round(done.rate),
+        "identical": done.identical,
+        "tables": [
+            {
+                "table": new.table,
+                "rows": new.rows,
+                "digest": new.digest,
+                "rows_before": old.rows if (old := before.get(new.table)) else None,
+                "digest_before": old.digest if old else None,
+            }
+            for new in done.after
+        ],
+    }
+
+
+class _Shown:
+    """The progress: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._next = 0.0
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("rebuilding"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[pace]}"),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=None, pace="")
+
+    def __enter__(self) -> None:
+        if self._bar:
+            self._bar.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self, stand: Stand) -> None:
+        left = stand.remaining_s
+        pace = f"{stand.rate:,.0f} events/s, {'?' if left is None else f'{left:.0f}'} s to go"
+        if self._bar:
+            self._bar.update(self._task, completed=stand.position, total=stand.target, pace=pace)
+        elif stand.seconds >= self._next:
+            self._next = stand.seconds + PLAIN_EVERY_S
+            self._console.print(f"{stand.position:,} of {stand.target:,}: {pace}", highlight=False)
+
+
+def _print(done: Rebuilt) -> None:
+    console = Console()
+    table = Table("table", "rows", "digest", "before", box=None)
+    before = {digest.table: digest for digest in done.before}
+    for new in done.after:
+        old = before.get(new.table)
+        verdict = "not compared" if old is None else "identical" if old == new else "different"
+        was = f"{verdict}" if old is None or old == new else f"{verdict}: {old.rows:,} {old.digest}"
+        table.add_row(new.table, f"{new.rows:,}", new.digest, was)
+    console.print(table)
+    console.print(
+        f"{done.events:,} events in {done.seconds:.1f} s ({done.rate:,.0f}/s), "
+        f"up to position {done.position:,}",
+        highlight=False,
+    )

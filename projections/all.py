@@ -1,0 +1,20 @@
+"""Every projection of this program, in one table."""
+
+from collections.abc import Callable
+from typing import Final
+
+from agentos.projections.agents.projector import AgentsProjector
+from agentos.projections.projector import Projector
+from agentos.projections.run_steps.projector import RunStepsProjector
+from agentos.projections.runs.projector import RunsProjector
+
+PROJECTIONS: Final[dict[str, Callable[[], Projector]]] = {
+    "runs": RunsProjector,
+    "run_steps": RunStepsProjector,
+    "agents": AgentsProjector,
+}
+
+
+def make_projectors(names: tuple[str, ...] = tuple(PROJECTIONS)) -> list[Projector]:
+    """Return fresh projectors; `KeyError` for a name that there is none of."""
+    return [PROJECTIONS[name]() for name in names]

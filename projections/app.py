@@ -1,0 +1,77 @@
+"""The projector process: the log in, rows out, a heartbeat twice a second."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+from pydantic_core import to_json
+
+from agentos.domain import subjects
+from agentos.domain.errors import DependencyUnavailableError
+from agentos.domain.ports import Signals
+from agentos.infra.clock import SystemIds
+from agentos.infra.jetstream.connection import bounded_close, connect
+from agentos.infra.jetstream.log import JetStreamLog
+from agentos.infra.jetstream.signals import NatsSignals
+from agentos.projections.errors import ProjectionError
+from agentos.projections.runner import ProjectionRunner, first_of
+
+if TYPE_CHECKING:
+    from agentos.infra.settings import Settings
+
+SERVICE: Final = "projector"
+HEARTBEAT_S: Final = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+def main(settings: "Settings") -> None:
+    """Run the projector until SIGTERM or SIGINT; exits with 1 when it must not go on."""
+    runtime = settings.runtime()
+    try:
+        uvloop.run(serve(runtime.nats_url, runtime.postgres_dsn))
+    except (ProjectionError, DependencyUnavailableError) as exc:
+        logger.critical("projector stopped: %s", exc)
+        sys.exit(1)
+
+
+async def serve(nats_url: str, postgres_dsn: str) -> None:
+    """Project until a signal asks to stop.
+
+    Raises the `ProjectionError` that stopped it, or `DependencyUnavailableError` when NATS
+    could not be reached at the start.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    connection = await connect(nats_url, SERVICE)
+    try:
+        runner = ProjectionRunner(JetStreamLog(connection), postgres_dsn)
+        worker_id = SystemIds()("wrk")
+        beat = _beat(runner, NatsSignals(connection), worker_id)
+        await first_of(runner.run(), beat, _until(stop))
+    finally:
+        await bounded_close(connection)
+
+
+async def _beat(runner: ProjectionRunner, signals: Signals, worker_id: str) -> None:
+    subject = subjects.heartbeat(SERVICE, worker_id)
+    while True:
+        beat = {
+            "service": SERVICE,
+            "worker_id": worker_id,
+            "position": runner.position,
+            "caught_up": runner.caught_up.is_set(),
+            "pid": os.getpid(),
+        }
+        await signals.publish(subject, to_json(beat))
+        await asyncio.sleep(HEARTBEAT_S)
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()
