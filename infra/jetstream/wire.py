@@ -55,8 +55,11 @@ def _line(value: str) -> str:
 
 def parse_headers(block: bytes) -> dict[str, str]:
     """Return the fields of a header block; the status line, if it has one, is passed over."""
-    lines = block.decode().split("\r\n")
-    return {name: value for name, _, value in (line.partition(": ") for line in lines[1:-2])}
+    fields: dict[str, str] = {}
+    for line in block.decode().split("\r\n")[1:-2]:
+        name, _, value = line.partition(": ")
+        fields[name] = value
+    return fields
 
 
 def decode(subject: str, position: int, fields: dict[str, str], body: bytes) -> Recorded:
