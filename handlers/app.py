@@ -14,6 +14,7 @@ from faststream.nats import NatsBroker
 from agentos.domain.run.idempotency import EPOCH_MS
 from agentos.domain.subjects import HANDLERS_GROUP, StreamRef, command, heartbeat
 from agentos.handlers.admission import AdmissionDesks
+from agentos.handlers.crash import crash_at, never
 from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
 from agentos.handlers.middleware.errors import AnswerErrors
@@ -54,6 +55,7 @@ def make_parts(settings: Settings, client: Any) -> Parts:
         desks=desks,
         dispatcher=dispatcher,
         idempotency_ttl_ms=ttl_ms,
+        crash_point=crash_at(settings.crash_point) if settings.crash_point else never,
     )
 
 

@@ -7,6 +7,7 @@ from agentos.domain.auth import Principal
 from agentos.domain.envelope import Origin
 from agentos.domain.ports import Clock, EventLog, NewId, RunQueue, Signals
 from agentos.handlers.admission import AdmissionDesks
+from agentos.handlers.crash import CrashPoint, never
 from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
 from agentos.handlers.watch import LogWatch
@@ -26,6 +27,7 @@ class Parts:
     desks: AdmissionDesks
     dispatcher: Dispatcher
     idempotency_ttl_ms: int
+    crash_point: CrashPoint = never
 
     def moment(self, principal: Principal, traceparent: str, command_id: str = "") -> Moment:
         """Return the moment of a decision that is made now."""

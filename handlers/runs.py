@@ -103,6 +103,7 @@ async def _write_created(
     parts: Parts, agent_id: str, created: RunCreated, slot: Slot, at: Moment, tenant_id: str
 ) -> Run | None:
     """Append `run.created` and offer the run; `None` when its subject has a first message."""
+    parts.crash_point("handlers.after_reserved")
     run = Run(run_ref(tenant_id, slot.run_id))
     run.create(agent_id, created, at)
     priority = created.run_options["priority"]
@@ -117,6 +118,7 @@ async def _write_created(
         run.position = await parts.log.append(commit, expected=0)
     except AppendConflictError:
         return None
+    parts.crash_point("handlers.after_created")
     record = Recorded(
         commit.ref,
         commit.commit_id,

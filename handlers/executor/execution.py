@@ -204,6 +204,7 @@ class Execution:
                 await asyncio.sleep(RETRY_S)
             else:
                 self._run.position = position
+                self._bench.crash_point("executor.after_append")
                 return
 
     async def _refold(self) -> None:
