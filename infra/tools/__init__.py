@@ -1,0 +1,1 @@
+"""Tools behind `ToolPort`, and the registry that guards every call of one."""
