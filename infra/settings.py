@@ -115,9 +115,13 @@ class Settings:
     log_level: str = _variable(
         "text", "info", "least level that is logged", choices="debug info warning error"
     )
+    min_free_mb: int = _variable("count", "200", "free disk space that a node needs to start")
     token: str = _variable("text", "", "credential of a remote client of the CLI", hide="all")
     crash_point: str = _variable(
         "text", "", "for tests: the named point in the code where a process kills itself"
+    )
+    probe_dir: Path | None = _variable(
+        "path", "", "for tests: the directory in which the probe tools count their calls"
     )
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
     texts: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -158,7 +162,7 @@ class Settings:
         found = Runtime(
             nats_url=self.nats_url or written.get("nats_url", ""),
             postgres_dsn=self.postgres_dsn or written.get("postgres_dsn", ""),
-            jwt_secret=self.jwt_secret or written.get("jwt_secret", ""),
+            jwt_secret=self.jwt_secret or _read_local_secret(self.data_dir / "jwt_secret"),
         )
         if not (found.nats_url and found.postgres_dsn):
             raise NodeNotStartedError(
@@ -215,11 +219,13 @@ def variables() -> dict[str, Field[Any]]:
 
 def _handed_on(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, spec in variables().items():
+        value = getattr(settings, spec.name)
         if f"{name}_FILE" in settings.texts:
             yield f"{name}_FILE", settings.texts[f"{name}_FILE"]
+        elif isinstance(value, Path):
+            yield name, str(value)
         elif settings.origins.get(name, "default") != "default":
-            value = getattr(settings, spec.name)
-            yield name, str(value) if isinstance(value, Path) else settings.texts[name]
+            yield name, settings.texts[name]
 
 
 def _read_runtime(path: Path) -> dict[str, str]:
@@ -230,6 +236,15 @@ def _read_runtime(path: Path) -> dict[str, str]:
     except (OSError, ValueError) as exc:
         raise SettingsError([f"{path} cannot be read: {exc}"]) from exc
     return {str(k): str(v) for k, v in content.items()}
+
+
+def _read_local_secret(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as exc:
+        raise SettingsError([f"{path} cannot be read: {exc}"]) from exc
 
 
 def _read_env_file(path: Path) -> dict[str, str]:

@@ -8,6 +8,11 @@ from pathlib import Path
 
 import psutil
 
+from agentos.infra.node.files import read_object
+from agentos.infra.node.paths import NodePaths
+
+SUPERVISOR_MODULE = "agentos.cli.supervise"
+
 
 def processes_of(
     arguments: Iterable[str] = (), directories: Iterable[Path] = ()
@@ -39,15 +44,6 @@ def kill_processes(processes: list[psutil.Process]) -> None:
         time.sleep(0.01)
 
 
-def same_process(pid: int, created: float) -> bool:
-    """Return whether the pid still is the process that was created at that time."""
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - created) < 1 and _lives(process)
-    except psutil.Error:
-        return False
-
-
 def _lives(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -60,4 +56,23 @@ def _is_one(process: psutil.Process, wanted: frozenset[str], places: frozenset[s
         if not wanted.isdisjoint(process.cmdline()):
             return _lives(process)
         return bool(places) and process.cwd() in places and _lives(process)
+    return False
+
+
+def node_leftovers(paths: NodePaths) -> list[psutil.Process]:
+    """Return what lives of the node but its supervisor: its own processes and both servers."""
+    home = read_object(paths.data / "postgres.json").get("home", paths.data / "postgres")
+    data = Path(home) / "data"
+    marks = [paths.mark, str(paths.nats / "nats.conf"), str(data)]
+    return [p for p in processes_of(marks, [data]) if not _has(p, SUPERVISOR_MODULE)]
+
+
+def supervisors(paths: NodePaths) -> list[psutil.Process]:
+    """Return the living supervisors of the node."""
+    return [p for p in processes_of([paths.mark]) if _has(p, SUPERVISOR_MODULE)]
+
+
+def _has(process: psutil.Process, argument: str) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return argument in process.cmdline()
     return False

@@ -46,7 +46,9 @@ def holder_of(port: int) -> str | None:
 
     try:
         listening = psutil.net_connections("tcp")
-        pids = [c.pid for c in listening if c.status == "LISTEN" and c.laddr[1] == port]
+        pids = [
+            c.pid for c in listening if c.status == "LISTEN" and getattr(c.laddr, "port", 0) == port
+        ]
         pid = next((pid for pid in pids if pid), None)
         return f"{psutil.Process(pid).name()} (pid {pid})" if pid else None
     except psutil.Error:

@@ -1,0 +1,40 @@
+"""The command `agentos`."""
+
+import sys
+
+import typer
+
+from agentos.cli import config, doctor, down, logs, status, token, up
+from agentos.infra.node.control import NoSupervisorError
+from agentos.infra.node.errors import NodeError
+from agentos.infra.settings import NodeNotStartedError, SettingsError
+
+DONE, FAILED, WRONG_USAGE, UNREACHABLE = 0, 1, 2, 3
+
+app = typer.Typer(
+    name="agentos",
+    help="A self-hosted, multi-tenant control plane for AI agents on an append-only log.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for group in (up, down, status, logs, token, doctor, config):
+    group.register(app)
+
+
+def main() -> None:
+    """Run the command line; exit 0 done, 1 failed, 2 wrong usage, 3 something is unreachable."""
+    try:
+        app()
+    except (NodeNotStartedError, NoSupervisorError) as exc:
+        _end(str(exc), UNREACHABLE)
+    except SettingsError as exc:
+        _end("\n".join(f"error: {problem}" for problem in exc.problems), WRONG_USAGE)
+    except NodeError as exc:
+        _end(f"error: {exc}\nnext: {exc.next_step}", FAILED)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _end(text: str, code: int) -> None:
+    typer.echo(text, err=True)
+    sys.exit(code)

@@ -1,0 +1,68 @@
+"""`python -m agentos.cli.process NAME`: one of AgentOS's own processes."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+from agentos.infra.logging import configure_logging
+from agentos.infra.node.marker import read_marker
+from agentos.infra.node.paths import NodePaths
+from agentos.infra.settings import Settings
+
+# Each is a function `main(settings)` that runs until SIGTERM.
+PROCESSES = {
+    "gateway": "agentos.gateways.app",
+    "handlers": "agentos.handlers.app",
+    "executor": "agentos.handlers.executor.app",
+    "projector": "agentos.projections.app",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the named process until it is told to stop; `prepare` is the one that ends by itself."""
+    name, steps = arguments[0], [a for a in arguments[1:] if not a.startswith("--")]
+    settings = Settings.load()
+    if name == "prepare":
+        return prepare(settings, steps)
+    configure_logging(name, settings.log_level)
+    run: Callable[[Settings], None] = import_module(PROCESSES[name]).main
+    run(settings)
+    return 0
+
+
+def prepare(settings: Settings, steps: list[str]) -> int:
+    """Load what the steps need, wait for a line on standard input, then report each step.
+
+    A report is one JSON object a line; `{"failed", "message", "next"}` ends it with code 1.
+    """
+    from agentos.infra.jetstream.streams import provision  # noqa: PLC0415 - heavy
+
+    if "seed" in steps:
+        from agentos.handlers.app import seed  # noqa: PLC0415 - heavy
+    sys.stdin.readline()
+
+    async def work() -> None:
+        known = bool(read_marker(NodePaths(settings.data_dir)).get("log_created"))
+        url = settings.runtime().nats_url
+        await provision(url, durability=settings.durability, expect_log=known)
+        _report(step="provision", detail="found" if known else "made")
+        if "seed" in steps:
+            _report(step="seed", seeded=await seed(settings))
+
+    try:
+        asyncio.run(work())
+    except Exception as exc:
+        next_step = getattr(exc, "next_step", "agentos logs prepare")
+        _report(failed="log", message=str(exc) or type(exc).__name__, next=next_step)
+        raise
+    return 0
+
+
+def _report(**facts: object) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,83 @@
+"""What is checked before anything is started."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+from agentos.infra.nats_server import NatsBinaryMissingError, find_nats_binary
+from agentos.infra.node.errors import NodeError
+from agentos.infra.node.marker import check_layout
+from agentos.infra.node.paths import NodePaths
+from agentos.infra.node.ports import holder_of, is_free
+from agentos.infra.postgres_server import PostgresBinaryMissingError, find_postgres_programs
+from agentos.infra.settings import Settings
+
+Check = tuple[str, Callable[[], str]]
+
+
+def preflight(settings: Settings) -> Iterator[Check]:
+    """Return the checks in order: each returns what it found, or raises `NodeError`."""
+    yield "data directory", lambda: data_directory(settings)
+    yield "disk", lambda: disk(settings)
+    yield "binaries", lambda: binaries(settings)
+    yield "ports", lambda: ports(settings)
+
+
+def data_directory(settings: Settings) -> str:
+    """Check that the data directory is ours to write and of a layout we know."""
+    paths = NodePaths(settings.data_dir)
+    try:
+        paths.create()
+    except OSError as exc:
+        raise NodeError(
+            "data directory",
+            f"{settings.data_dir} cannot be used: {exc}",
+            "choose another directory: agentos up --data-dir PATH",
+        ) from exc
+    check_layout(paths)
+    if not os.access(settings.data_dir, os.W_OK | os.X_OK):
+        raise NodeError(
+            "data directory",
+            f"{settings.data_dir} is not writable",
+            "choose another directory: agentos up --data-dir PATH",
+        )
+    return str(settings.data_dir)
+
+
+def disk(settings: Settings) -> str:
+    """Check that there is room to start."""
+    place = next(p for p in (settings.data_dir, *settings.data_dir.parents) if p.exists())
+    free = shutil.disk_usage(place).free // 2**20
+    if free < settings.min_free_mb:
+        raise NodeError(
+            "disk",
+            f"{free} MB are free in {settings.data_dir}, {settings.min_free_mb} MB are needed",
+            "make room, or set AGENTOS_MIN_FREE_MB lower",
+        )
+    return f"{free:,} MB free"
+
+
+def binaries(settings: Settings) -> str:
+    """Check that the servers that are to be started are installed."""
+    try:
+        found = [] if settings.nats_url else [find_nats_binary().name]
+        if not settings.postgres_dsn:
+            find_postgres_programs()
+            found.append("postgres")
+    except (NatsBinaryMissingError, PostgresBinaryMissingError) as exc:
+        raise NodeError("binaries", str(exc), "then run: agentos up") from exc
+    return ", ".join(found) or "none needed"
+
+
+def ports(settings: Settings) -> str:
+    """Check that nobody else listens where the gateways will."""
+    for name, port in settings.ports.items():
+        if not is_free(port, settings.host):
+            holder = holder_of(port)
+            by = f" by {holder}" if holder else ""
+            raise NodeError(
+                "ports",
+                f"port {port} ({name}) is taken{by}",
+                f"end that program, or choose another port: AGENTOS_{name.upper()}_PORT",
+            )
+    return ", ".join(str(port) for port in settings.ports.values())
