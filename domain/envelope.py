@@ -14,6 +14,7 @@ from pydantic_core import from_json, to_json
 from agentos.domain.auth import Principal
 
 SCHEMA_VERSION: Final = 1
+HEADROOM: Final = 32
 
 
 class Payload(BaseModel):
@@ -22,6 +23,16 @@ class Payload(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
     TYPE: ClassVar[str]
+
+
+def fits_a_line(value: object) -> None:
+    """Raise `ValueError` unless a line that holds `value` can be read back.
+
+    That is: it is JSON, its text is valid Unicode, and it is not nested so deep that a reader
+    gives up. What came from outside and is no plain text is checked before it is written: a
+    line that cannot be read would stop every reader of the log for ever.
+    """
+    from_json(b"[" * HEADROOM + to_json(value) + b"]" * HEADROOM)
 
 
 def is_none(value: object) -> bool:

@@ -186,10 +186,12 @@ def _requested(
 
 
 def _open_work(run: Run, plan: Plan) -> Work:
+    """Return the open calls; one that an earlier attempt began has its time from this one on."""
     end = run_deadline(run, plan)
     if run.open_model is not None:
         request_id, call = run.open_model
-        limit = max(1, min(MODEL_TIMEOUT_MS, end - call.started_ms))
+        begun = max(call.started_ms, run.attempt_at)
+        limit = max(1, min(MODEL_TIMEOUT_MS, end - begun))
         limits = plan.definition.limits
         request = ModelRequest(
             request_id=request_id,
@@ -199,10 +201,10 @@ def _open_work(run: Run, plan: Plan) -> Work:
             max_output_tokens=limits.max_tokens_per_request if limits else None,
             timeout_ms=limit,
         )
-        return Work(model=request, deadline_ms=call.started_ms + limit)
+        return Work(model=request, deadline_ms=begun + limit)
     calls = tuple(
         ToolCall(call_id, c.name, c.arguments or {}, run.ref.aggregate_id, c.timeout_ms)
         for call_id, c in run.open_tools.items()
     )
-    last = max(c.started_ms + c.timeout_ms for c in run.open_tools.values())
+    last = max(max(c.started_ms, run.attempt_at) + c.timeout_ms for c in run.open_tools.values())
     return Work(tools=calls, deadline_ms=last)

@@ -65,6 +65,7 @@ class Run(Aggregate):
         self.started_at: int | None = None
         self.completed_at: int | None = None
         self.attempt = 0
+        self.attempt_at = 0
         self.worker_id: str | None = None
         self.trace: Trace | None = None
         self.answers: list[AnswerMessage] = []
@@ -159,6 +160,7 @@ class Run(Aggregate):
     def _started(self, event: Event, payload: RunStarted) -> None:
         self.status = payload.status
         self.attempt = payload.attempt
+        self.attempt_at = event.time
         self.worker_id = payload.worker_id
         if self.started_at is None:
             self.started_at = event.time

@@ -6,7 +6,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentos.domain.aggregate import Aggregate, Moment, next_event
 from agentos.domain.envelope import Event, Payload, by_type, is_none
-from agentos.domain.errors import ConflictError, TenantDisabledError, TenantUnknownError
+from agentos.domain.errors import (
+    ConflictError,
+    InvalidRequestError,
+    TenantDisabledError,
+    TenantUnknownError,
+)
 from agentos.domain.subjects import StreamRef
 
 
@@ -78,9 +83,14 @@ class Tenant(Aggregate):
         quotas: dict[str, Any],
         at: Moment,
     ) -> list[Event]:
-        """Decide that the tenant begins; `ConflictError` when it is there already."""
+        """Decide that the tenant begins; `ConflictError` when it is there already.
+
+        `InvalidRequestError` for a plan tier that does not exist: no fold could read it.
+        """
         if self.status is not None:
             raise ConflictError("the tenant exists")
+        if plan_tier not in PLAN_LIMITS:
+            raise InvalidRequestError("there is no such plan tier", plan_tier=plan_tier)
         RunLimits.model_validate(quotas.get("runs", {}))
         payload = TenantCreated(name=name, plan_tier=plan_tier, partition=0, quotas=quotas)
         return [next_event(self, payload, at)]
