@@ -53,7 +53,8 @@ class Pull:
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._inbox = connection.new_inbox()
         self._buffer: list[Delivered] = []
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._heard = 0.0
         self._stop: Callable[[], None] | None = None
         self.outstanding = 0
         self.broken = False
@@ -84,6 +85,8 @@ class Pull:
             "expires": int(EXPIRES * NS),
             "idle_heartbeat": int(HEARTBEAT * NS),
         }
+        if self.outstanding <= 0:
+            self._heard = asyncio.get_running_loop().time()
         try:
             self._connection.post(self._next, orjson.dumps(request), reply=self._inbox)
             self.outstanding += batch
@@ -98,29 +101,36 @@ class Pull:
             taken, self._buffer = self._buffer[:limit], self._buffer[limit:]
         return taken
 
-    async def wait(self, timeout: float) -> bool:
-        """Wait until something came, were it a heartbeat; whether it did in `timeout` seconds."""
-        if self._buffer or self.broken:
-            return True
+    @property
+    def silent(self) -> bool:
+        """Whether not even a heartbeat came while something was asked for."""
+        now = asyncio.get_running_loop().time()
+        return self.outstanding > 0 and now - self._heard > SILENCE
+
+    async def wait(self, timeout: float) -> None:
+        """Wait until something came, were it a heartbeat, at most `timeout` seconds."""
+        if self._buffer or self.broken or timeout <= 0:
+            return
         loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = loop.call_later(timeout, self._waiter.cancel)
+        waiter = loop.create_future()
+        self._waiters.add(waiter)
+        timer = loop.call_later(timeout, _finish, waiter)
         try:
-            await asyncio.wait((self._waiter,))
-            return not self._waiter.cancelled()
+            await waiter
         finally:
             timer.cancel()
-            self._waiter = None
+            self._waiters.discard(waiter)
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        for waiter in self._waiters:
+            _finish(waiter)
 
     def _on_lost(self) -> None:
         self.broken = True
         self._wake()
 
     def _on_message(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        self._heard = asyncio.get_running_loop().time()
         if headers.startswith(STATUS):
             self._on_status(headers)
         else:
@@ -137,3 +147,8 @@ class Pull:
             self.broken = True
         else:
             self.outstanding -= int(left)
+
+
+def _finish(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -62,10 +62,11 @@ class JetStreamQueue:
                 return []
             if pull.outstanding + pull.buffered < max(1, limit // 2):
                 pull.want(limit - pull.outstanding - pull.buffered)
-            if not await pull.wait(min(SILENCE, max(left, 0))) and left > SILENCE:
-                pull.broken = True
+            await pull.wait(min(SILENCE, left))
             if items := [decode_item(message) for message in pull.take(limit)]:
                 return items
+            if pull.silent:
+                pull.broken = True
             if left <= 0:
                 return []
 

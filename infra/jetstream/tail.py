@@ -121,11 +121,12 @@ class Reader:
                 continue
             if pull.outstanding <= BATCH // 2:
                 pull.want(BATCH)
-            if not await pull.wait(SILENCE):
-                pull.broken = True
+            await pull.wait(SILENCE)
             if records := self._records(pull, pull.take()):
                 return records
-            if pull.idle and not self.caught_up:
+            if pull.silent:
+                pull.broken = True
+            elif pull.idle and not self.caught_up:
                 # Nothing more came in a heartbeat's time: a purge took what was announced.
                 self.caught_up = True
                 return []
