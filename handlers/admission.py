@@ -70,6 +70,7 @@ class Desk:
         self.asks: list[Ask] = []
         self.freed: set[str] = set()
         self._task: asyncio.Task[None] | None = None
+        self._later: asyncio.TimerHandle | None = None
         self._loaded = False
 
     @property
@@ -82,12 +83,13 @@ class Desk:
         if len(self.asks) >= MAX_WAITING:
             raise RateLimitedError("too many requests wait", retry_after_ms=1000)
         self.asks.append(ask)
-        self._wake(0)
+        self._wake()
 
     def free(self, run_id: str) -> None:
         """Give a slot back, with the next batch; a slot that is not held frees nothing."""
         self.freed.add(run_id)
-        self._wake(FREE_DELAY_S)
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(FREE_DELAY_S, self._wake)
 
     async def load(self) -> None:
         """Fold what the log has, from the last balance on."""
@@ -98,13 +100,14 @@ class Desk:
         admission.catch_up(await log.read(admission.ref, after=after))
         self._loaded = True
 
-    def _wake(self, delay: float) -> None:
+    def _wake(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work(delay))
+            self._task = asyncio.create_task(self._work())
 
-    async def _work(self, delay: float) -> None:
-        if delay and not self.asks:
-            await asyncio.sleep(delay)
+    async def _work(self) -> None:
         while self.asks or self.freed:
             asks, self.asks = self.asks[:BATCH], self.asks[BATCH:]
             freed, self.freed = self.freed, set()

@@ -20,10 +20,10 @@ from agentos.infra.jetstream.connection import connect
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.queue import JetStreamQueue
 from agentos.infra.jetstream.signals import NatsSignals
-from agentos.infra.models import build_models
+from agentos.infra.models.router import build_models
 from agentos.infra.settings import Settings
-from agentos.infra.tools import build_tools
-from agentos.infra.tools.kv import JetStreamKv
+from agentos.infra.tools.build import build_tools
+from agentos.infra.tools.jetstream_kv import JetStreamKeyValue
 
 CACHED = 10_000
 log = structlog.get_logger()
@@ -65,7 +65,7 @@ async def serve(settings: Settings) -> None:
         openai_models=settings.openai_models,
     )
     tools = build_tools(
-        kv=JetStreamKv(client),
+        kv=await JetStreamKeyValue.open(client.jetstream()),
         http_allowlist=settings.http_fetch_allowlist,
         allow_private=settings.http_fetch_allow_private,
         probe_dir=settings.probe_dir,
@@ -89,7 +89,6 @@ async def serve(settings: Settings) -> None:
             task.cancel()
         await asyncio.gather(running, waiting, return_exceptions=True)
         await models.aclose()
-        await tools.aclose()
         await client.close()
     if not running.cancelled() and (error := running.exception()) is not None:
         raise error

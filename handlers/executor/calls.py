@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentos.domain.auth import AuthContext
+from agentos.domain.envelope import fits_a_line
 from agentos.domain.errors import (
     AgentOSError,
     ForbiddenError,
     InterruptedRunError,
+    ProviderError,
     TimedOutError,
     ToolFailedError,
 )
@@ -56,6 +58,7 @@ async def ask_model(
     try:
         async with asyncio.timeout(request.timeout_ms / 1000):
             answer = await outside.models.invoke(auth, request, on_delta)
+        _require_readable(answer)
     except TimeoutError:
         error: AgentOSError = TimedOutError("the model took too long")
     except AgentOSError as raised:
@@ -75,6 +78,13 @@ async def ask_model(
         message=None,
         error=error_info(error),
     )
+
+
+def _require_readable(answer: ModelAnswer) -> None:
+    try:
+        fits_a_line([answer.content, [[c.tool_id, c.name, c.arguments] for c in answer.tool_calls]])
+    except ValueError as exc:
+        raise ProviderError("the model's answer cannot be written down") from exc
 
 
 def _answered(
@@ -128,12 +138,13 @@ async def call_tool(
     try:
         async with asyncio.timeout(call.timeout_ms / 1000):
             output = await _settle(outside, auth, call, was_begun)
+        _require_writable(output)
     except TimeoutError:
         error = TimedOutError("the tool took too long")
     except InterruptedRunError:
         raise
     except AgentOSError as raised:
-        error = raised
+        output, error = None, raised
     return ToolCallCompleted(
         tool_call_id=call.tool_call_id,
         tool_id=call.tool_id,
@@ -142,6 +153,13 @@ async def call_tool(
         duration_ms=max(0, outside.clock.now_ms() - began),
         error=None if error is None else error_info(error),
     )
+
+
+def _require_writable(output: Any) -> None:
+    try:
+        fits_a_line(output)
+    except ValueError as exc:
+        raise ToolFailedError("the tool's output cannot be written down") from exc
 
 
 async def _settle(outside: Outside, auth: AuthContext, call: ToolCall, was_begun: bool) -> Any:

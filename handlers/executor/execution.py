@@ -32,7 +32,7 @@ from agentos.handlers.executor.calls import Outside, ask_model, call_tool
 from agentos.handlers.executor.deltas import Deltas
 
 LEASE_MARGIN_MS: Final = 1_000
-FENCE_S: Final = 2.0
+FENCE_S: Final = 1.5  # unheard for 2 s ends the lease, and the last beat may be 0.5 s old
 RETRY_S: Final = 0.2
 Stage = Callable[[Run, Moment], None]
 T = TypeVar("T")
@@ -68,11 +68,17 @@ class Execution:
         self._sent_at = 0.0
         self._plan: Plan
 
+    @property
+    def run_id(self) -> str:
+        """The run in hand."""
+        return self._item.ref.aggregate_id
+
     async def execute(self, taken: Callable[[], Awaitable[None]]) -> None:
         """Take the run and work it off. `taken` is called once the log says whose it is."""
         item, log = self._item, self._bench.log
         run = self._run.fold(item.records or await log.read(item.ref))
-        if run.status is None or run.is_final:
+        self._attempt = run.attempt
+        if run.status is None or run.is_final or self._is_stale():
             await taken()
             return
         try:
@@ -81,8 +87,13 @@ class Execution:
             await taken()
         while not work.is_nothing:
             if asyncio.get_running_loop().time() - self._sent_at > FENCE_S:
-                raise LeaseLostError("stood still between the intent and the call")
-            work = await self._perform(work)
+                work = await self._fence()
+            else:
+                work = await self._perform(work)
+
+    def _is_stale(self) -> bool:
+        """Whether someone started the run after it was offered: the lease is theirs."""
+        return self._run.attempt > 0 and self._run.position > self._item.position
 
     async def stop_if_canceled(self) -> None:
         """Look at the log; with a cancel request there, stop the call in flight."""
@@ -101,15 +112,23 @@ class Execution:
         definition = await self._bench.definitions(run.ref, run.agent_id, run.created.agent_version)
         self._plan = make_plan(run, definition, self._bench.outside.tools.spec)
         self._begun = frozenset(run.open_tools)
-        self._attempt = run.attempt
+        self._bench.crash_point("executor.before_started")
+        work = await self._fence()
+        self._bench.crash_point("executor.after_started")
+        return work
+
+    async def _fence(self) -> Work:
+        """Begin an attempt: behind this append no earlier lease holder can write.
+
+        Also whoever stood still between an intent and its call begins a new one: its silence
+        may have cost it the lease, and only an append can tell.
+        """
 
         def start(run: Run, at: Moment) -> None:
             run.start(self._bench.worker_id, at)
 
-        self._bench.crash_point("executor.before_started")
         work = await self._write(start)
         self._attempt = self._run.attempt
-        self._bench.crash_point("executor.after_started")
         return work
 
     async def _perform(self, work: Work) -> Work:
@@ -180,7 +199,7 @@ class Execution:
             at = Moment(bench.outside.clock.now_ms(), bench.outside.new_id, origin)
             if not run.is_final:
                 stage(run, at)
-            work = advance(run, self._plan, at)
+            work = Work() if run.is_final else advance(run, self._plan, at)
             events = run.collect()
             if not events:
                 return work
@@ -195,9 +214,12 @@ class Execution:
                 return work
 
     async def _append(self, commit: Commit) -> None:
-        """Append, waiting out a broker that is down: the same bytes are sent again."""
+        """Append, waiting out a broker that is down: the same bytes are sent again.
+
+        The lease counts from when they were sent first: that may be when they were written.
+        """
+        self._sent_at = asyncio.get_running_loop().time()
         while True:
-            self._sent_at = asyncio.get_running_loop().time()
             try:
                 position = await self._bench.log.append(commit, expected=self._run.position)
             except DependencyUnavailableError:
@@ -222,11 +244,14 @@ class Execution:
 
 def _end_tools(done: set[asyncio.Task[ToolCallCompleted]], run: Run, at: Moment) -> None:
     """Stage the results of calls that are done; a call nobody may repeat ends the run."""
+    interrupted: InterruptedRunError | None = None
     for task in done:
         error = task.exception()
         if isinstance(error, InterruptedRunError):
-            run.fail(error_info(error), at)
-            return
+            interrupted = error
+            continue
         completed = task.result()
         if completed.tool_call_id in run.open_tools:
             run.end_tool(completed, at)
+    if interrupted is not None:
+        run.fail(error_info(interrupted), at)

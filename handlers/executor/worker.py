@@ -7,6 +7,7 @@ from typing import Final
 import orjson
 import structlog
 
+from agentos.domain.aggregate import FoldError
 from agentos.domain.errors import AgentOSError, InternalError
 from agentos.domain.ports import RunQueue, Signals, WorkItem
 from agentos.domain.run.advance import error_info
@@ -91,6 +92,8 @@ class Worker:
             await execution.fail(error_info(InternalError("the executor broke on this run")))
         except LeaseLostError:
             return
+        except (AgentOSError, FoldError):
+            log.exception("run cannot be failed", run_id=execution.run_id)
 
     def _on_cancel_notice(self, subject: str, data: bytes) -> None:
         execution = self._running.get(subject.rpartition(".")[2])
