@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -64,10 +65,12 @@ class RunRow:
 
     def values(self) -> tuple[Any, ...]:
         """Return the columns in the order of `COLUMNS`."""
-        return tuple(getattr(self, name) for name in NAMES)
+        values: tuple[Any, ...] = ALL(self)
+        return values
 
 
 NAMES: Final = tuple(RunRow.__dataclass_fields__)
+ALL: Final = attrgetter(*NAMES)
 COLUMNS: Final = (
     "tenant_id, run_id, agent_id, status, created_at, started_at, completed_at, labels, "
     "run_options, output, error, steps_total, tool_calls_total, model_calls_total, "

@@ -1,6 +1,7 @@
 """A rebuild gives the same rows, beside a live projector, and mends rows that are wrong."""
 
 import asyncio
+from typing import LiteralString
 
 import pytest
 
@@ -82,15 +83,20 @@ async def test_wrong_rows_are_found_and_mended(dsn: str, pool: Pool) -> None:
     await same_rows(pool, script.folded())
 
 
-@pytest.mark.parametrize("change", ["version = 0", "position = 999999"])
-async def test_what_a_projector_refuses_a_rebuild_mends(dsn: str, pool: Pool, change: str) -> None:
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE projections SET version = 0", "UPDATE projections SET position = 999999"],
+)
+async def test_what_a_projector_refuses_a_rebuild_mends(
+    dsn: str, pool: Pool, change: LiteralString
+) -> None:
     log, script = MemoryLog(), script_of(3)
     await append(log, script.records)
     runner = ProjectionRunner(log, dsn)
     async with running(runner):
         await reached(runner, len(script.records))
     async with await connect(dsn, LIVE, "test") as conn:
-        await conn.execute(f"UPDATE projections SET {change}")
+        await conn.execute(change)
     done = await rebuild(log, dsn, ALL, silent)
     assert (done.identical, done.position) == (None, len(script.records))
     async with running(ProjectionRunner(log, dsn)) as task:
