@@ -1,7 +1,9 @@
 """A node without its supervisor: real servers and real processes that a test kills one by one."""
 
 import asyncio
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from tests.infra.embedded import EmbeddedNats, EmbeddedPostgres, short_directory
 
 from agentos.handlers.app import seed
 from agentos.infra.jetstream.streams import provision
 from agentos.infra.node.ports import pick_port
 from agentos.infra.settings import Settings
+from tests.infra.embedded import EmbeddedNats, EmbeddedPostgres, short_directory
 
 DEV_HEADERS = {"X-Tenant-Id": "tnt_demo", "X-Principal-Id": "usr_test"}
 
@@ -166,8 +168,6 @@ class MiniNode:
 
     async def events(self, run_id: str) -> list[dict[str, Any]]:
         """Return all events of a finished run, read over SSE."""
-        import json
-
         events = []
         async with self.http.get(f"/v1/runs/{run_id}/events") as answer:
             assert answer.status == 200, await answer.text()
@@ -185,4 +185,4 @@ class MiniNode:
             process.wait(20)
         self.nats.remove()
         self.postgres.remove()
-        subprocess.run(["rm", "-rf", str(self.directory)], check=True)
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.journeys.mini_node import MiniNode
 
 POINTS = [
@@ -45,8 +46,10 @@ PROBES = ["tool.probe.idempotent", "tool.probe.check", "tool.probe.once"]
 
 def calls_made(node: MiniNode) -> Counter[str]:
     """Return how often each call was really made, by its idempotency key."""
-    path = Path(node.directory) / "calls"
-    return Counter(path.read_text().split()) if path.exists() else Counter()
+    made: Counter[str] = Counter()
+    for path in Path(node.directory).glob("*.calls"):
+        made.update(path.read_text().split())
+    return made
 
 
 def check_invariants(events: list[dict[str, Any]]) -> None:
