@@ -82,7 +82,7 @@ class GuardedHttp:
         """Make the socket for one address: the last guard, whatever chose the address."""
         family, kind, protocol, _, address = info
         if not is_address_allowed(str(address[0]), allow_private=self._allow_private):
-            raise ForbiddenError("the host's address may not be fetched", reason="address")
+            raise PermissionError("the address may not be connected to")
         made = socket.socket(family, kind, protocol)
         made.setblocking(False)
         return made

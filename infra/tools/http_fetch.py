@@ -60,7 +60,8 @@ def http_fetch_tool(allowlist: Allowlist, http: GuardedHttp) -> Tool[FetchArgume
     at most 256 KiB as read and 240 KiB as JSON; more is cut off and `truncated` says so. `url`
     is the last one after at most five redirects, each checked like the first. Any status is an
     output. Raises `InvalidRequestError` for a URL that is not http(s) or holds a password,
-    `ForbiddenError` for a host or address that is not allowed, `ToolFailedError` when the server fails.
+    `ForbiddenError` for a host or address that is not allowed, `ToolFailedError` when the
+    server fails.
     """
 
     async def fetch(auth: AuthContext, call: ToolCall, arguments: FetchArguments) -> Any:
