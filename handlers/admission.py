@@ -5,25 +5,31 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from agentos.domain.admission.admission import Admission, Decision, admission_ref
-from agentos.domain.aggregate import Moment
+from agentos.domain.aggregate import FoldError, Moment
 from agentos.domain.auth import SYSTEM_PRINCIPAL
 from agentos.domain.envelope import Origin
 from agentos.domain.errors import (
     AgentOSError,
     AppendConflictError,
     DependencyUnavailableError,
+    InternalError,
     RateLimitedError,
 )
 from agentos.domain.log import make_commit
 from agentos.domain.ports import Clock, EventLog, NewId
+from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.idempotency import RunKey, may_be_older
+from agentos.domain.run.run import run_ref
 from agentos.domain.tenant.tenant import RunLimits
 from agentos.handlers.watch import LogWatch
 
 BATCH: Final = 256
 MAX_WAITING: Final = 10_000
 FREE_DELAY_S: Final = 0.01
+logger = structlog.get_logger()
 NO_TRACE: Final = "00-00000000000000000000000000000000-0000000000000000-00"
 
 
@@ -36,14 +42,13 @@ class Ask:
     run_id: str = ""
     key: RunKey | None = None
     generation: int = 0
-    prior: str | None = None
+    may_be_older: bool = False
 
     def settle_id(self, time_ms: int, ttl_ms: int) -> str:
         """Return the run's id if it is decided at `time_ms`."""
         if self.key is not None:
             self.run_id = self.key.run_id(time_ms, self.generation)
-            older = may_be_older(time_ms, ttl_ms)
-            self.prior = self.key.run_id(time_ms, epochs_ago=1) if older else None
+            self.may_be_older = may_be_older(time_ms, ttl_ms)
         return self.run_id
 
 
@@ -51,13 +56,14 @@ class Ask:
 class Slot:
     """What an ask came to: a slot for `run_id`, or why there is none.
 
-    `is_new` says that this ask took the slot; `prior` is the run that the same key may have
-    named in the epoch before.
+    `is_new` says that this ask took the slot, `time_ms` when it was decided; `may_be_older`
+    that the same key may have named a run in the epoch before.
     """
 
     run_id: str
     is_new: bool
-    prior: str | None = None
+    time_ms: int
+    may_be_older: bool = False
     error: AgentOSError | None = None
 
 
@@ -113,7 +119,7 @@ class Desk:
             freed, self.freed = self.freed, set()
             try:
                 await self._decide(asks, freed)
-            except (AgentOSError, TimeoutError) as error:
+            except (AgentOSError, TimeoutError, FoldError) as error:
                 self._give_up(asks, freed, error)
                 return
 
@@ -123,6 +129,9 @@ class Desk:
         self.freed |= freed
         if isinstance(error, TimeoutError):
             error = DependencyUnavailableError("the log is not read on", dependency="nats")
+        elif isinstance(error, FoldError):
+            logger.error("admission does not fold", error=str(error))
+            error = InternalError("the tenant's admission cannot be read")
         for ask in asks + self.asks:
             if not ask.done.done():
                 ask.done.set_exception(error)
@@ -143,14 +152,23 @@ class Desk:
                 read_on = True
                 continue
             if await self._write(decision):
-                self._answer(asks, decision)
+                self._answer(asks, decision, time)
                 return
 
     async def _read_on(self) -> set[str]:
-        """Nothing is refused from stale memory: return the slots whose runs have ended."""
+        """Nothing is refused from stale memory: return the slots whose runs have ended.
+
+        The log itself is asked for the runs that this process does not know to be live: they
+        may have ended before the desk was opened here, or in another process's hands.
+        """
         await self._desks.watch.read_on()
         await self.load()
         freed, self.freed = self.freed, set()
+        tenant, live = self.admission.ref.tenant_id, self._desks.watch.runs
+        refs = [ref for i in self.admission.active if (ref := run_ref(tenant, i)) not in live]
+        for ref, last in (await self._desks.log.last_many(refs)).items() if refs else ():
+            if last.is_void or last.types[-1] in FINAL_TYPES:
+                freed.add(ref.aggregate_id)
         return freed
 
     async def _write(self, decision: Decision) -> bool:
@@ -168,7 +186,7 @@ class Desk:
         admission.written(decision.events, position)
         return True
 
-    def _answer(self, asks: list[Ask], decision: Decision) -> None:
+    def _answer(self, asks: list[Ask], decision: Decision, time: int) -> None:
         new = {
             run_id
             for event in decision.events
@@ -178,7 +196,7 @@ class Desk:
         for ask in asks:
             if not ask.done.done():
                 error = decision.refused.get(ask.run_id)
-                slot = Slot(ask.run_id, ask.run_id in new, ask.prior, error)
+                slot = Slot(ask.run_id, ask.run_id in new, time, ask.may_be_older, error)
                 ask.done.set_result(slot)
 
 

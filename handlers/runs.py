@@ -65,7 +65,7 @@ async def _create_keyed(
         slot = await parts.desks.reserve(
             auth.tenant_id, tenant.run_limits, key=key, generation=generation
         )
-        if slot.prior is not None and (prior := await _prior(parts, key, slot, at)) is not None:
+        if slot.may_be_older and (prior := await _prior(parts, key, slot)) is not None:
             _give_back(parts, auth.tenant_id, slot, prior)
             return _same(prior, command.request)
         if slot.error is None:
@@ -76,6 +76,7 @@ async def _create_keyed(
         if found is None or found.is_void:
             if slot.error is not None:
                 raise slot.error
+            parts.desks.on_final(auth.tenant_id, slot.run_id)  # nothing can begin there any more
             continue
         _give_back(parts, auth.tenant_id, slot, found)
         if at.now_ms - found.created_at < parts.idempotency_ttl_ms:
@@ -138,19 +139,20 @@ async def _find(parts: Parts, ref: StreamRef) -> Run | None:
     return Run(ref).fold(records) if records else None
 
 
-async def _prior(parts: Parts, key: RunKey, slot: Slot, at: Moment) -> Run | None:
+async def _prior(parts: Parts, key: RunKey, slot: Slot) -> Run | None:
     """Return the run that the key named in the epoch before, if it is young enough."""
     newest: Run | None = None
     for generation in range(GENERATIONS):
-        run_id = key.run_id(at.now_ms, generation, epochs_ago=1)
+        run_id = key.run_id(slot.time_ms, generation, epochs_ago=1)
         found = await _find(parts, run_ref(key.tenant_id, run_id))
         if found is None:
             if run_id in parts.desks.desk(key.tenant_id).admission.active:
-                parts.desks.on_final(key.tenant_id, slot.run_id)
+                if slot.is_new:
+                    parts.desks.on_final(key.tenant_id, slot.run_id)
                 raise TimedOutError("a run with this key is being made; try again")
             break
         newest = newest if found.is_void else found
-    if newest is None or at.now_ms - newest.created_at >= parts.idempotency_ttl_ms:
+    if newest is None or slot.time_ms - newest.created_at >= parts.idempotency_ttl_ms:
         return None
     return newest
 
