@@ -71,7 +71,7 @@ def nuke(
         raise typer.Exit(2)
     left = stop_node(paths)
     removed = _remove(paths, hard=hard)
-    check = {"event": "check", "name": "nuke", "ok": True, "ms": 0}
+    check = {"event": "check", "phase": "nuke", "name": "nuke", "ok": True, "ms": 0}
     detail = f"{left} leftovers ended, removed: {', '.join(map(str, removed)) or 'nothing'}"
     report.write("nuke", settings, [{**check, "detail": detail}, {"event": "done"}])
     typer.echo(f"removed {what}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from agentos.infra.node.control import NoSupervisorError, ask
 from agentos.infra.node.errors import NodeError
+from agentos.infra.node.files import read_object
 from agentos.infra.node.leftovers import (
     SUPERVISOR_MODULE,
     end_processes,
@@ -62,6 +63,10 @@ def watch_start(
             if process and process.poll() not in (None, 0):
                 break
             time.sleep(0.02)
+    written = read_object(paths.state)
+    if process and written.get("events") and written["supervisor"]["pid"] == process.pid:
+        yield from written["events"]
+        return
     lines = "\n".join(tail_of(paths, "supervisor", 5))
     raise NodeError("supervisor", f"the supervisor did not start:\n{lines}", "agentos doctor")
 

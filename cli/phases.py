@@ -8,23 +8,20 @@ from rich.markup import escape
 
 def show(console: Console, event: dict[str, Any]) -> None:
     """Print one event of a start."""
-    match event["event"]:
-        case "phase":
-            console.print(f"[bold]{event['phase']}[/]")
-        case "check":
-            detail = escape(str(event["detail"]))
-            console.print(
-                f"  [green]✓[/] {event['name']}: {detail} [dim]({event['ms']} ms)[/]",
-                soft_wrap=True,
-                highlight=False,
-            )
-        case "failed":
-            show_failure(console, event)
+    if event["event"] == "check":
+        detail = escape(str(event["detail"]))
+        console.print(
+            f"{event['phase']:<10}[green]✓[/] {event['name']}: {detail} [dim]{event['ms']} ms[/]",
+            soft_wrap=True,
+            highlight=False,
+        )
+    elif event["event"] == "failed":
+        show_failure(console, event)
 
 
 def show_failure(console: Console, event: dict[str, Any]) -> None:
     """Print the failing check, the last lines of its log, and what to do next."""
-    console.print(f"  [red]✗[/] {event['check']}: {escape(event['message'])}", soft_wrap=True)
+    console.print(f"[red]✗ {event['check']}[/]: {escape(event['message'])}", soft_wrap=True)
     for line in event["log"]:
         console.print(f"    [dim]{escape(line)}[/]", soft_wrap=True, highlight=False)
     console.print(f"next: [bold]{escape(event['next'])}[/]", soft_wrap=True, highlight=False)

@@ -52,15 +52,12 @@ def _versions() -> dict[str, str]:
 
 
 def _checks(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    checks, phase = [], ""
-    for event in events:
-        phase = event.get("phase", phase)
-        if event["event"] == "check":
-            kept = {name: event[name] for name in ("name", "ok", "detail", "ms")}
-            checks.append({"phase": phase, **kept})
-        elif event["event"] == "failed":
-            detail = event.get("message", "")
-            checks.append({"phase": phase, "name": event["check"], "ok": False, "detail": detail})
+    kept = ("phase", "name", "ok", "detail", "ms")
+    checks = [{name: e[name] for name in kept} for e in events if e["event"] == "check"]
+    for e in events:
+        if e["event"] == "failed":
+            failed = {"name": e.get("check", ""), "ok": False, "detail": e.get("message", "")}
+            checks.append({"phase": "failed", **failed})
     return checks
 
 

@@ -90,11 +90,9 @@ def bring_up(action: str, settings: Settings, *, as_json: bool) -> int:
 
 
 def _introduce(console: Any, settings: Settings, done: dict[str, Any], path: Path) -> int:
-    console.print("[bold]report[/]")
     for name, endpoint in settings.endpoints.items():
-        console.print(f"  {name}: {endpoint}")
-    console.print(f"  durability: {done['durability']}", soft_wrap=True, highlight=False)
-    console.print(f"  ready in {done['ms']} ms; written to {path}", soft_wrap=True)
+        console.print(f"report      {name}: {endpoint}", highlight=False)
+    console.print(f"report      ready in {done['ms']} ms; {path}", soft_wrap=True, highlight=False)
     if settings.profile != "demo":
         return 0
     from agentos.cli.first_run import show_first_run  # noqa: PLC0415 - demo only

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,9 +30,9 @@ def end_processes(processes: list[psutil.Process], grace: float = 3.0) -> None:
     """Ask the processes to end, kill those that have not after `grace` seconds, wait for all."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, living = psutil.wait_procs(processes, timeout=grace) if processes else ([], [])
-    kill_processes(living)
+            # PostgreSQL waits for its clients on SIGTERM, and for nobody on SIGINT.
+            process.send_signal(signal.SIGINT if process.name() == "postgres" else signal.SIGTERM)
+    kill_processes(_living_after(processes, grace))
 
 
 def kill_processes(processes: list[psutil.Process]) -> None:
@@ -39,9 +40,15 @@ def kill_processes(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline and any(_lives(p) for p in processes):
+    _living_after(processes, 5)
+
+
+def _living_after(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait until all have ended, a zombie counts as one, or the time is up; return the living."""
+    deadline = time.monotonic() + seconds
+    while (living := [p for p in processes if _lives(p)]) and time.monotonic() < deadline:
         time.sleep(0.01)
+    return living
 
 
 def _lives(process: psutil.Process) -> bool:

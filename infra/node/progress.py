@@ -11,23 +11,20 @@ Event = dict[str, Any]
 
 
 class Progress:
-    """The events of one start, in order: `phase`, `check`, and at the end `done` or `failed`."""
+    """The events of one start, in order: each `check`, and at the end `done` or `failed`."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self._changed = asyncio.Event()
         self._began = time.monotonic()
 
-    def phase(self, name: str) -> None:
-        """Tell that a phase began."""
-        self._tell({"event": "phase", "phase": name})
-
-    async def check(self, name: str, work: Callable[[], Awaitable[str]]) -> None:
+    async def check(self, phase: str, name: str, work: Callable[[], Awaitable[str]]) -> None:
         """Do one piece of work and tell what it found and how long it took."""
         began = time.monotonic()
         detail = await work()
         took = round((time.monotonic() - began) * 1000)
-        self._tell({"event": "check", "name": name, "ok": True, "detail": detail, "ms": took})
+        told = {"event": "check", "phase": phase, "name": name, "ok": True}
+        self._tell({**told, "detail": detail, "ms": took})
 
     def done(self, **facts: object) -> None:
         """Tell that the node is ready."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentos.infra.nats_server import NatsServer
 from agentos.infra.node import marker, servers
-from agentos.infra.node.child import Spec
+from agentos.infra.node.child import Child, Spec
 from agentos.infra.node.errors import NodeError
 from agentos.infra.node.files import write_whole
 from agentos.infra.node.leftovers import end_processes, node_leftovers
@@ -21,11 +21,12 @@ from agentos.infra.settings import Settings
 
 _READY_WITHIN = 45.0
 _LOG_STREAM = "LOG_0"
-Keep = Callable[[Spec], Awaitable[int | None]]
+_GIVES_UP_AFTER = 3
+Keep = Callable[[Spec], Awaitable[Child]]
 
 
 class Startup:
-    """One start of a node. `keep` starts a process, keeps it from then on, returns its pid."""
+    """One start of a node. `keep` starts a process and keeps it from then on."""
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class Startup:
         self._progress, self._keep, self._workers = progress, keep, workers
         self._preparation = preparation
         self._seeded: dict[str, Any] = {}
+        self._own: list[Child] = []
 
     async def run(self, version: str) -> dict[str, Any]:
         """Go through all phases; raise `NodeError` at the first check that fails."""
@@ -56,10 +58,9 @@ class Startup:
         return {"seeded": self._seeded, "durability": self.durability}
 
     async def _preflight(self) -> None:
-        self._progress.phase("preflight")
-        await self._progress.check("leftovers", self._end_leftovers)
+        await self._progress.check("preflight", "leftovers", self._end_leftovers)
         for name, work in preflight(self._settings):
-            await self._progress.check(name, partial(asyncio.to_thread, work))
+            await self._progress.check("preflight", name, partial(asyncio.to_thread, work))
         if not self._settings.jwt_secret and not self._paths.jwt_secret.exists():
             write_whole(self._paths.jwt_secret, secrets.token_urlsafe(48) + "\n")
 
@@ -69,25 +70,24 @@ class Startup:
         return f"{len(found)} processes of an earlier node ended" if found else "none"
 
     async def _boot(self) -> None:
-        self._progress.phase("boot")
         if self._preparation:
             await self._preparation.load()
         self.nats = servers.lay_out_nats(self._settings, self._paths)
         await asyncio.gather(
-            self._progress.check("nats", self._boot_nats),
-            self._progress.check("postgres", self._boot_postgres),
+            self._progress.check("boot", "nats", self._boot_nats),
+            self._progress.check("boot", "postgres", self._boot_postgres),
         )
 
     async def _boot_nats(self) -> str:
         if self.nats is None:
             return "the one that AGENTOS_NATS_URL names"
-        pid = await self._keep(servers.nats_spec(self.nats))
+        child = await self._keep(servers.nats_spec(self.nats))
         verified = await servers.verify_durability(self._settings, self.nats)
         self.durability = servers.durability_words(self._settings, verified)
         last = await asyncio.to_thread(self.nats.last_sequence, _LOG_STREAM)
         self._refuse_vanished_log(last)
         held = "no log yet" if last is None else f"{last:,} messages in the log"
-        return f"pid {pid}, port {self.nats.port}, {held}; durability {self.durability}"
+        return f"pid {child.pid}, port {self.nats.port}, {held}; durability {self.durability}"
 
     def _refuse_vanished_log(self, last: int | None) -> None:
         if last is None and marker.read_marker(self._paths).get("log_created"):
@@ -104,8 +104,8 @@ class Startup:
         servers.write_runtime(self._paths, self.nats, server)
         if server is None:
             return "the one that AGENTOS_POSTGRES_DSN names"
-        pid = await self._keep(servers.postgres_spec(server))
-        return f"pid {pid}, data in {server.home}"
+        child = await self._keep(servers.postgres_spec(server))
+        return f"pid {child.pid}, data in {server.home}"
 
     async def _prepare_and_wire(self) -> None:
         """Make the streams; then seed while the node's own processes start."""
@@ -113,10 +113,9 @@ class Startup:
             await self._wire()
             return
         reports = self._preparation.steps()
-        await self._progress.check("log", partial(self._provisioned, reports))
-        self._progress.phase("seed")
+        await self._progress.check("boot", "log", partial(self._provisioned, reports))
         await asyncio.gather(
-            self._progress.check("seed", partial(self._seeds, reports)), self._wire()
+            self._progress.check("seed", "seed", partial(self._seeds, reports)), self._wire()
         )
 
     async def _provisioned(self, reports: AsyncIterator[dict[str, Any]]) -> str:
@@ -133,22 +132,22 @@ class Startup:
         return f"tenant {tenant}, {agents} agents, {tools} tools" if tenant else "nothing in prod"
 
     async def _wire(self) -> None:
-        self._progress.phase("wire")
         await asyncio.gather(
             *(
-                self._progress.check(spec.name, partial(self._started, spec))
+                self._progress.check("wire", spec.name, partial(self._started, spec))
                 for spec in self._workers(self._settings)
             )
         )
 
     async def _started(self, spec: Spec) -> str:
-        return f"pid {await self._keep(spec)}"
+        child = await self._keep(spec)
+        self._own.append(child)
+        return f"pid {child.pid}"
 
     async def _validate(self) -> None:
-        self._progress.phase("validate")
         await asyncio.gather(
             *(
-                self._progress.check(f"{name} ready", partial(self._ready, endpoint))
+                self._progress.check("validate", f"{name} ready", partial(self._ready, endpoint))
                 for name, endpoint in self._settings.endpoints.items()
             )
         )
@@ -157,7 +156,14 @@ class Startup:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _READY_WITHIN
         while problem := await readiness(endpoint):
+            self._refuse_dying()
             if loop.time() > deadline:
                 raise NodeError("readyz", problem, "agentos logs gateway", "gateway")
             await asyncio.sleep(0.05)
         return endpoint
+
+    def _refuse_dying(self) -> None:
+        dying = next((child for child in self._own if child.restarts >= _GIVES_UP_AFTER), None)
+        if dying:
+            name = dying.spec.name
+            raise NodeError(name, f"{name} ends again and again", f"agentos logs {name}", name)

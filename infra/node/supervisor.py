@@ -72,7 +72,10 @@ class Supervisor:
         await control.open()
         try:
             if await self._until_stopped(asyncio.create_task(self._start(), name="start")):
-                await self._end("stopped")
+                self._change("stopping")
+                await self._stop_children()
+                self._change("stopped")
+                self._note("info", "the node is stopped")
                 return 0
             return 1
         finally:
@@ -97,28 +100,27 @@ class Supervisor:
         except NodeError as exc:
             self._note("error", str(exc), check=exc.check, next=exc.next_step)
             log = tail_of(self._paths, exc.service) if exc.service else []
-            await self._end("failed")
+            self._change("stopping")
+            await self._stop_children()
             self._progress.failed(exc, log)
+            self._change("failed")
             return False
         self._change("ready")
         self._note("info", "the node is ready", durability=facts["durability"])
         self._progress.done(mode=self._settings.profile, **facts)
         return True
 
-    async def _keep(self, spec: Spec) -> int | None:
+    async def _keep(self, spec: Spec) -> Child:
         child = Child(spec, self._paths.log_of(spec.name), self._note, self._write_state)
         self._children[spec.name] = child
         await child.start()
-        return child.pid
+        return child
 
-    async def _end(self, state: str) -> None:
-        self._change("stopping")
+    async def _stop_children(self) -> None:
         own = [c for name, c in self._children.items() if name not in _SERVERS]
         servers = [c for name, c in self._children.items() if name in _SERVERS]
         for group in (own, servers):
             await asyncio.gather(*(child.stop() for child in group))
-        self._change(state)
-        self._note("info", f"the node is {state}")
 
     async def _answer(self, request: Message) -> AsyncIterator[Message]:
         match request.get("op"):
@@ -159,7 +161,8 @@ class Supervisor:
 
     def _write_state(self) -> None:
         try:
-            write_object(self._paths.state, self._describe())
+            failure = {"events": self._progress.events} if self._state == "failed" else {}
+            write_object(self._paths.state, {**self._describe(), **failure})
         except OSError as exc:  # a full disk must not end the one who could restart things
             self._note("error", f"the state cannot be written: {exc}")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import nats
 from nats.aio.client import Client
-from tests.infra.embedded import EmbeddedNats
 
 from agentos.infra.nats_server import configure_nats, load_nats
+from tests.infra.embedded import EmbeddedNats
 
 
 async def _connect(url: str) -> Client:

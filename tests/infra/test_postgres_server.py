@@ -6,9 +6,9 @@ import time
 
 import psycopg
 import pytest
-from tests.infra.embedded import EmbeddedPostgres
 
 from agentos.infra.postgres_server import PostgresVersionError, configure_postgres
+from tests.infra.embedded import EmbeddedPostgres
 
 
 def test_it_serves_the_database_on_a_private_socket(postgres_server: EmbeddedPostgres) -> None:
