@@ -8,6 +8,7 @@ import asyncio
 import heapq
 from collections import defaultdict, deque
 from itertools import count
+from math import inf
 from typing import Any, Final
 
 import orjson
@@ -21,6 +22,7 @@ SILENT_S: Final = 2.0
 OVERDUE_MS: Final = 1000
 AGAIN_S: Final = 2.0
 FOREIGN_S: Final = 3.0
+LOST_S: Final = 30.0
 PRIORITIES: Final = {"high": 0, "normal": 1, "low": 2}
 
 
@@ -52,7 +54,7 @@ class Dispatcher:
         if beat.get("service") == "executor":
             self._heard[beat["worker_id"]] = asyncio.get_running_loop().time()
             if beat.get("leaving"):
-                self._heard[beat["worker_id"]] = 0.0
+                self._heard[beat["worker_id"]] = -inf
 
     def is_silent(self, worker_id: str) -> bool:
         """Whether an executor was unheard for so long that its leases have ended."""
@@ -145,7 +147,10 @@ class Dispatcher:
         if line is not None and live.ref.aggregate_id in line.members:
             return False
         is_ours = live.ref.aggregate_id in self._out.get(live.ref.tenant_id, ())
-        return empty and now - live.seen_at > (AGAIN_S if is_ours else FOREIGN_S)
+        waited = now - max(live.seen_at, live.offered_at or live.seen_at)
+        if waited > LOST_S:  # in a queue that is never empty an offer may be lost too
+            return True
+        return empty and waited > (AGAIN_S if is_ours else FOREIGN_S)
 
 
 class _Line:

@@ -76,7 +76,8 @@ async def _create_keyed(
         if found is None or found.is_void:
             if slot.error is not None:
                 raise slot.error
-            parts.desks.on_final(auth.tenant_id, slot.run_id)  # nothing can begin there any more
+            if found is not None:
+                parts.desks.on_final(auth.tenant_id, slot.run_id)  # nothing can begin there
             continue
         _give_back(parts, auth.tenant_id, slot, found)
         if at.now_ms - found.created_at < parts.idempotency_ttl_ms:

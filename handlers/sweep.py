@@ -10,6 +10,7 @@ from agentos.domain.aggregate import FoldError
 from agentos.domain.auth import SYSTEM_PRINCIPAL
 from agentos.domain.errors import AgentOSError, AppendConflictError, NotFoundError
 from agentos.domain.log import Recorded, void_commit
+from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import Run, run_ref
 from agentos.domain.subjects import StreamRef, cancel_notice
 from agentos.handlers.admission import NO_TRACE, Desk
@@ -85,7 +86,8 @@ async def _free_orphans(parts: Parts, desk: Desk) -> None:
     found = await parts.log.last_many(refs)
     for ref in refs:
         if (record := found.get(ref)) is not None:
-            parts.watch.see(record, asyncio.get_running_loop().time())
+            if record.is_void or record.types[-1] in FINAL_TYPES:
+                desk.free(ref.aggregate_id)  # else the tail is about to show it
         elif await _close(parts, ref):
             desk.free(ref.aggregate_id)
 

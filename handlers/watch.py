@@ -48,6 +48,7 @@ class LogWatch:
                 now = asyncio.get_running_loop().time()
                 for record in batch.records:
                     self.see(record, now)
+                    self.position = max(self.position, record.position)
                 self._read_on.set()
                 self._read_on = asyncio.Event()
 
@@ -62,8 +63,7 @@ class LogWatch:
         await self.reach(await self._log.head())
 
     def see(self, record: Recorded, now: float) -> None:
-        """Take in one record's headers."""
-        self.position = max(self.position, record.position)
+        """Take in one record's headers, from the tail or from a read of its aggregate alone."""
         if record.ref.kind == "run":
             self._see_run(record, now)
         else:
