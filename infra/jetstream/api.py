@@ -80,8 +80,7 @@ async def pause(connection: Connection, deadline: float, why: Exception) -> None
         await connection.wait_up(left)
     except DisconnectedError as exc:
         raise unavailable(describe(exc)) from exc
-    if not isinstance(why, DisconnectedError):
-        await asyncio.sleep(PAUSE)
+    await asyncio.sleep(PAUSE / 10 if isinstance(why, DisconnectedError) else PAUSE)
 
 
 def describe(why: Exception) -> str:

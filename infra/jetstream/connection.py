@@ -20,6 +20,7 @@ from agentos.domain.errors import DependencyUnavailableError
 
 RECONNECT_WAIT: Final = 0.15
 PING_INTERVAL: Final = 1
+CONNECT_TIMEOUT: Final = 10.0
 MAX_BUFFERED: Final = 64 * 1024 * 1024
 SAME_ERROR_AGAIN: Final = 10.0
 UNSAFE: Final = re.compile(r"[ \t\r\n]")
@@ -115,6 +116,9 @@ class Connection(Client):
             logger.warning("nats: %s", text)
 
     async def _lost(self) -> None:
+        self._break_off()
+
+    def _break_off(self) -> None:
         self._up.clear()
         waiting, self._waiting = self._waiting, {}
         for future, _ in waiting.values():
@@ -138,6 +142,7 @@ class Connection(Client):
         writer = getattr(self._transport, "_bare_io_writer", None)
         if writer is not None and not self.is_closed and not self.is_reconnecting:
             writer.transport.abort()
+        self._break_off()
         await super()._process_op_err(e)
 
     # In
@@ -253,16 +258,16 @@ def _expire(future: "asyncio.Future[Any]") -> None:
 
 
 async def connect(
-    url: str, name: str, *, on_error: OnError | None = None, timeout: float = 10.0
+    url: str, name: str, *, on_error: OnError | None = None, timeout: float | None = None
 ) -> Connection:
     """Return a connection to NATS; credentials are inside the URL.
 
     `on_error` hears of every driver error; they are logged in any case. Raises
-    `DependencyUnavailableError` when there is no connection within `timeout` seconds.
+    `DependencyUnavailableError` when there is no connection within `timeout` seconds (10).
     """
     connection = Connection(on_error)
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout or CONNECT_TIMEOUT):
             await connection.open(url, name)
     except (TimeoutError, OSError, errors.Error) as exc:
         why = connection.driver_error or exc

@@ -1,0 +1,95 @@
+"""The connection: fails fast while the broker is away, and comes back with it."""
+
+import asyncio
+import signal
+
+import pytest
+
+from agentos.domain.auth import system_auth
+from agentos.domain.errors import DependencyUnavailableError
+from agentos.infra.jetstream.bus import NatsCommandBus
+from agentos.infra.jetstream.connection import DisconnectedError, bounded_close, connect
+from agentos.infra.jetstream.signals import NatsSignals
+from tests.contracts.logs import connected, until
+from tests.infra.embedded import EmbeddedNats
+
+
+async def test_a_broker_that_is_not_there_is_an_error_with_its_reason() -> None:
+    with pytest.raises(DependencyUnavailableError, match="Refused") as caught:
+        await connect("nats://127.0.0.1:1", "test", timeout=0.5)
+    assert caught.value.details == {"dependency": "nats"}
+
+
+async def test_wrong_credentials_are_an_error_with_their_reason(
+    nats_server: EmbeddedNats,
+) -> None:
+    address = nats_server.url.rpartition("@")[2]
+    with pytest.raises(DependencyUnavailableError, match="uthorization"):
+        await connect(f"nats://nobody:wrong@{address}", "test", timeout=1)
+
+
+async def test_requests_fail_at_once_when_the_connection_breaks(
+    own_nats_server: EmbeddedNats,
+) -> None:
+    async with connected(own_nats_server.url) as connection:
+        await connection.subscribe("cmd.silent")
+        bus = NatsCommandBus(connection)
+        waiting = asyncio.ensure_future(bus.send("silent", system_auth("tnt_a"), {}, timeout=60))
+        await connection.flush()
+        own_nats_server.kill()
+        with pytest.raises(DependencyUnavailableError) as caught:
+            await asyncio.wait_for(waiting, 5)
+        assert caught.value.details["dependency"] == "nats"
+        with pytest.raises(DisconnectedError):
+            connection.post("x", b"")
+        await NatsSignals(connection).publish("x", b"dropped")
+
+
+async def test_a_frozen_broker_is_noticed_in_seconds(own_nats_server: EmbeddedNats) -> None:
+    async with connected(own_nats_server.url) as connection:
+        assert own_nats_server.process is not None
+        own_nats_server.process.send_signal(signal.SIGSTOP)
+        with pytest.raises((DisconnectedError, TimeoutError)):
+            await connection.ask("$JS.API.INFO", b"x" * 4_000_000, timeout=20)
+
+        async def down() -> bool:
+            return not connection.is_connected
+
+        await until(down, 6)
+        own_nats_server.process.send_signal(signal.SIGCONT)
+        await connection.wait_up(10)
+        assert (await connection.ask("$JS.API.INFO", b"", timeout=5)).data
+
+
+async def test_a_signal_subscription_outlives_the_broker(own_nats_server: EmbeddedNats) -> None:
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    async with connected(own_nats_server.url) as connection:
+        signals = NatsSignals(connection)
+        await signals.subscribe("hb.>", lambda _, data: heard.put_nowait(data))
+        await asyncio.to_thread(own_nats_server.restart)
+        await connection.wait_up(10)
+        await signals.publish("hb.x", b"again")
+        assert await asyncio.wait_for(heard.get(), 5) == b"again"
+
+
+async def test_a_subject_with_a_space_or_line_break_is_refused(nats_server: EmbeddedNats) -> None:
+    async with connected(nats_server.url) as connection:
+        for subject in ("a b", "a\r\nPUB x 0\r\n\r\n", "a\tb"):
+            with pytest.raises(ValueError, match="not a subject"):
+                connection.post(subject, b"")
+
+
+async def test_an_error_of_the_server_is_heard_of(nats_server: EmbeddedNats) -> None:
+    errors: list[str] = []
+    connection = await connect(
+        nats_server.url, "test", on_error=lambda error: errors.append(str(error))
+    )
+    await connection._ps.parse(b"-ERR 'Permissions Violation for Publish to \"x\"'\r\n")
+    assert connection.is_connected, "only that publish was refused"
+    assert "permissions violation" in errors[0]
+    await connection._ps.parse(b"-ERR 'Slow Consumer'\r\n")
+    assert not connection.is_connected
+    await connection.wait_up(5)
+    assert (await connection.ask("$JS.API.INFO", b"", timeout=5)).data
+    assert "slow consumer" in errors[1]
+    await bounded_close(connection)
