@@ -22,7 +22,9 @@ SILENT_S: Final = 2.0
 OVERDUE_MS: Final = 1000
 AGAIN_S: Final = 2.0
 FOREIGN_S: Final = 3.0
-LOST_S: Final = 30.0
+FOREIGN_LOST_S: Final = 30.0
+LOST_S: Final = 300.0
+SLACK: Final = 64
 PRIORITIES: Final = {"high": 0, "normal": 1, "low": 2}
 
 
@@ -91,7 +93,7 @@ class Dispatcher:
         """Policy: when a run ends, its tenant's next waiting run may go."""
         tenant = ref.tenant_id
         if (line := self._lines.get(tenant)) is not None:
-            line.members.discard(ref.aggregate_id)
+            line.drop(ref.aggregate_id)
         if (out := self._out.get(tenant)) is None:
             return
         out.discard(ref.aggregate_id)
@@ -148,8 +150,8 @@ class Dispatcher:
             return False
         is_ours = live.ref.aggregate_id in self._out.get(live.ref.tenant_id, ())
         waited = now - max(live.seen_at, live.offered_at or live.seen_at)
-        if waited > LOST_S:  # in a queue that is never empty an offer may be lost too
-            return True
+        if waited > (LOST_S if is_ours else FOREIGN_LOST_S):
+            return True  # in a queue that is never empty an offer may be lost too
         return empty and waited > (AGAIN_S if is_ours else FOREIGN_S)
 
 
@@ -161,6 +163,13 @@ class _Line:
     def __init__(self) -> None:
         self.heap: list[tuple[int, int, WorkItem]] = []
         self.members: set[str] = set()
+
+    def drop(self, run_id: str) -> None:
+        """Take a run out of the line; its place in the heap goes when most places are such."""
+        self.members.discard(run_id)
+        if len(self.heap) > 2 * len(self.members) + SLACK:
+            self.heap = [e for e in self.heap if e[2].ref.aggregate_id in self.members]
+            heapq.heapify(self.heap)
 
     def pop(self) -> WorkItem | None:
         while self.heap:
