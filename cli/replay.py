@@ -23,6 +23,7 @@ from agentos.projections.rebuild import Rebuilt, rebuild
 
 FAILED, USAGE, UNREACHABLE = 1, 2, 3
 PLAIN_EVERY_S = 2.0
+CONNECT_TIMEOUT_S = 10.0
 
 app = typer.Typer(help="Make what follows from the log anew.", no_args_is_help=True)
 
@@ -69,7 +70,7 @@ def rebuild_command(
 async def _rebuild(
     nats_url: str, postgres_dsn: str, names: list[str], report: Callable[[Stand], None]
 ) -> Rebuilt:
-    connection = await connect(nats_url, "agentos-replay")
+    connection = await connect(nats_url, "agentos-replay", timeout=CONNECT_TIMEOUT_S)
     try:
         return await rebuild(JetStreamLog(connection), postgres_dsn, names, report)
     finally:

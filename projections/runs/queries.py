@@ -13,8 +13,11 @@ GET: Final = f"SELECT {READ_COLUMNS} FROM agentos.runs r WHERE r.tenant_id = %s 
 
 # The table that has the order: `runs`, or `run_labels` when a label is asked for.
 FROM_RUNS: Final = "agentos.runs r"
+# LATERAL and OFFSET 0 hold the planner to one way: walk the label's rows in their order and
+# look each run up, until the page is full. Left free it joined and sorted whole tenants.
 FROM_LABELS: Final = (
-    "agentos.run_labels l JOIN agentos.runs r ON r.tenant_id = l.tenant_id AND r.run_id = l.run_id"
+    "agentos.run_labels l CROSS JOIN LATERAL (SELECT * FROM agentos.runs o "
+    "WHERE o.tenant_id = l.tenant_id AND o.run_id = l.run_id OFFSET 0) r"
 )
 TENANT: Final = "{t}.tenant_id = %s"
 LABEL: Final = "l.label = %s"
