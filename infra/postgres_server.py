@@ -262,12 +262,11 @@ def _create_cluster(server: PostgresServer) -> None:
     """Make cluster and database beside their final place; the rename makes them valid."""
     partial = server.home / "data.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    layout = ["-D", str(partial), "-U", ROLE, "--auth=trust", "--encoding=UTF8", "--no-sync"]
+    layout = ["-D", str(partial), "-U", ROLE, "--auth=trust", "--encoding=UTF8"]
     locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
     _run(server, [str(server.programs / "initdb"), *layout, *locale, "--no-instructions"])
     single = [str(server.programs / "postgres"), "--single", "-D", str(partial), "postgres"]
     _run(server, single, f"CREATE DATABASE {DATABASE};\n")
-    os.sync()
     partial.rename(server.data)
 
 
