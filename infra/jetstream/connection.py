@@ -95,6 +95,8 @@ class Connection(Client):
                 await self._up.wait()
         except TimeoutError as exc:
             raise DisconnectedError("no connection to NATS") from exc
+        if self.is_closed:
+            raise DisconnectedError("the connection to NATS was closed")
 
     @property
     def max_payload_bytes(self) -> int:
@@ -119,7 +121,10 @@ class Connection(Client):
         self._break_off()
 
     def _break_off(self) -> None:
-        self._up.clear()
+        if self.is_closed:
+            self._up.set()  # whoever waits for it shall see that it never comes
+        else:
+            self._up.clear()
         waiting, self._waiting = self._waiting, {}
         for future, _ in waiting.values():
             if not future.done():
@@ -152,7 +157,10 @@ class Connection(Client):
 
         It must be quick and must not raise. Returns how to stop it. It outlives reconnects.
         """
-        subscription = await self.subscribe(subject)
+        try:
+            subscription = await self.subscribe(subject)
+        except (errors.ConnectionClosedError, errors.ConnectionDrainingError) as exc:
+            raise DisconnectedError("the connection to NATS was closed") from exc
         sid: int = subscription._id
         self._direct[sid] = on_message
 

@@ -40,11 +40,13 @@ class JetStreamLog:
         limit = self._connection.max_payload_bytes
         if len(headers) + len(commit.body) > limit:
             raise PayloadTooLargeError("the commit is larger than a message may be", limit=limit)
-        deadline = asyncio.get_running_loop().time() + api.TOTAL_TIMEOUT
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + api.TOTAL_TIMEOUT
         while True:
+            left = max(deadline - loop.time(), api.PAUSE)
             try:
                 reply = await self._connection.ask(
-                    subject, commit.body, headers=headers, timeout=TRY_TIMEOUT
+                    subject, commit.body, headers=headers, timeout=min(TRY_TIMEOUT, left)
                 )
                 answer = orjson.loads(reply.data)
                 if "error" not in answer and "duplicate" not in answer:

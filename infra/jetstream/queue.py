@@ -16,6 +16,7 @@ from agentos.infra.jetstream.pull import SILENCE, Delivered, Pull
 from agentos.infra.jetstream.streams import EXECUTORS, ensure_work
 
 ACK: Final = b"+ACK"
+HAND_BACK: Final = b"-NAK"
 ITEM_ROOM: Final = 4096
 logger = logging.getLogger(__name__)
 
@@ -108,10 +109,14 @@ class JetStreamQueue:
         return int(answer["state"]["messages"])
 
     def close(self) -> None:
-        """Stop pulling; items that were on their way here go to another executor."""
-        if self._pull is not None:
-            self._pull.close()
-            self._pull = None
+        """Stop pulling, and hand back at once what came and was not taken."""
+        if self._pull is None:
+            return
+        self._pull.close()
+        for message in self._pull.take():
+            if self._connection.is_connected:
+                self._connection.post(message.reply.decode(), HAND_BACK)
+        self._pull = None
 
 
 def encode_item(item: WorkItem) -> bytes:

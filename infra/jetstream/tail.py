@@ -73,8 +73,9 @@ class Reader:
             try:
                 await self._connection.wait_up(60.0)
                 break
-            except DisconnectedError:
-                continue
+            except DisconnectedError as exc:
+                if self._connection.is_closed:
+                    raise api.unavailable(str(exc)) from exc
         await asyncio.sleep(api.PAUSE)
 
     async def _create(self) -> None:

@@ -15,13 +15,15 @@ from tests.contracts.logs import close, collect, commit, jetstream_log, new_id, 
 from tests.infra.embedded import EmbeddedNats
 
 
-@pytest.fixture(params=["memory", "jetstream"])
+@pytest.fixture(params=["memory", "jetstream", "jetstream-leader"])
 async def log(request: pytest.FixtureRequest) -> AsyncIterator[EventLog]:
     if request.param == "memory":
         yield MemoryLog()
         return
     server: EmbeddedNats = request.getfixturevalue("nats_server")
     async with jetstream_log(server.url) as jetstream:
+        if request.param == "jetstream-leader":
+            jetstream._replicated = True  # reads as it does with replicas
         yield jetstream
 
 

@@ -243,3 +243,15 @@ async def test_a_reader_that_does_not_ask_is_not_flooded(
     assert connection.stats["in_msgs"] - before < 1500
     assert (await read_until(tail, 4000))[-1].position == 4000
     await close(tail)
+
+
+async def test_a_tail_ends_when_its_connection_is_closed(
+    own_nats_server: EmbeddedNats, log: JetStreamLog
+) -> None:
+    async with connected(own_nats_server.url) as connection:
+        tail = JetStreamLog(connection).tail(after=0)
+        await anext(tail)
+        waiting = asyncio.ensure_future(anext(tail))
+        await asyncio.sleep(0)
+    with pytest.raises(DependencyUnavailableError, match="closed"):
+        await asyncio.wait_for(waiting, 5)

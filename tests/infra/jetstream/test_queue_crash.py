@@ -86,3 +86,25 @@ async def test_two_executors_share_the_work(own_nats_server: EmbeddedNats) -> No
         assert all(taken)
         for queue in queues:
             queue.close()
+
+
+async def test_an_executor_that_closes_hands_back_what_it_did_not_take(
+    own_nats_server: EmbeddedNats,
+) -> None:
+    url = own_nats_server.url
+    async with connected(url) as one, connected(url) as two:
+        leaving, staying = JetStreamQueue(one), JetStreamQueue(two)
+        assert await leaving.take(4, 0.1) == []
+        for number in range(1, 5):
+            await staying.put(WorkItem(run(f"r{number}"), number))
+        await two.flush()
+        await one.flush()
+        assert [item.position for item in await leaving.take(1, 5)] == [1]
+        leaving.close()
+        await one.flush()
+        back: list[int] = []
+        async with asyncio.timeout(2.5):  # before the time to acknowledge is over
+            while len(back) < 3:
+                back += [item.position for item in await staying.take(8, 1)]
+        assert sorted(back) == [2, 3, 4]
+        staying.close()
