@@ -32,6 +32,7 @@ SWITCH_TIMEOUT_S: Final = 60
 LOCK_PLACES: Final = (
     "SELECT position FROM agentos.projections WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
 )
+THERE: Final = "SELECT tablename FROM pg_tables WHERE schemaname = %s AND tablename = ANY(%s)"
 PUT_PLACE: Final = (
     "UPDATE agentos.projections SET position = %s, version = %s, build = build + 1, "
     "updated_at = now() WHERE name = %s"
@@ -205,10 +206,15 @@ async def _switch(
     if follow_live:
         await build.to(target)
     live, new = sql.Identifier(LIVE), sql.Identifier(REBUILD)
-    for table in map(sql.Identifier, tables):
+    # An older version may not have had all of them.
+    cursor = await conn.execute(THERE, (LIVE, list(tables)))
+    there = {name for (name,) in await cursor.fetchall()}
+    old = [sql.Identifier(table) for table in tables if table in there]
+    for table in old:
         await conn.execute(sql.SQL("LOCK TABLE {}.{} IN ACCESS EXCLUSIVE MODE").format(live, table))
-    for table in map(sql.Identifier, tables):
+    for table in old:
         await conn.execute(sql.SQL("DROP TABLE {}.{}").format(live, table))
+    for table in map(sql.Identifier, tables):
         await conn.execute(sql.SQL("ALTER TABLE {}.{} SET SCHEMA {}").format(new, table, live))
     for projector in projectors:
         values = (build.writer.position, projector.version, projector.name)

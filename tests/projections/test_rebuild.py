@@ -85,7 +85,11 @@ async def test_wrong_rows_are_found_and_mended(dsn: str, pool: Pool) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["UPDATE projections SET version = 0", "UPDATE projections SET position = 999999"],
+    [
+        "UPDATE projections SET version = 0",
+        "UPDATE projections SET position = 999999",
+        "UPDATE projections SET version = 0; DROP TABLE run_labels",
+    ],
 )
 async def test_what_a_projector_refuses_a_rebuild_mends(
     dsn: str, pool: Pool, change: LiteralString

@@ -27,7 +27,7 @@ from tests.projections.script import TENANT, Move, Script, cut, cuts, moves
 TABLES = ("run_labels", "runs", "run_steps", "agents")
 WHOLE = [Move(0, action, 0.2, "x", False) for action in (1, 0, 2, 3, 4, 6, 10)]
 one_test_database = settings(
-    max_examples=20,
+    max_examples=50,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
