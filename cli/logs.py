@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from agentos.cli.options import DataDir, node_settings
+from agentos.infra.node.logfiles import tail_of
 from agentos.infra.node.paths import NodePaths
-from agentos.infra.node.workers import tail_of
 
 
 def register(app: typer.Typer) -> None:

@@ -21,6 +21,17 @@ for group in (up, down, status, logs, token, doctor, config):
     group.register(app)
 
 
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def replay(context: typer.Context) -> None:
+    """Make what follows from the log anew."""
+    from agentos.cli.replay import app as group  # noqa: PLC0415 - heavy, and seldom asked for
+
+    typer.main.get_command(group)(context.args, prog_name="agentos replay")
+
+
 def main() -> None:
     """Run the command line; exit 0 done, 1 failed, 2 wrong usage, 3 something is unreachable."""
     try:

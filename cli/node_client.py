@@ -16,8 +16,8 @@ from agentos.infra.node.leftovers import (
     node_leftovers,
     supervisors,
 )
+from agentos.infra.node.logfiles import tail_of
 from agentos.infra.node.paths import NodePaths
-from agentos.infra.node.workers import tail_of
 from agentos.infra.settings import Settings
 
 _ANSWERS_WITHIN = 15.0

@@ -10,10 +10,10 @@ import typer
 from agentos.cli.node_client import describe
 from agentos.cli.options import AsJson, DataDir, node_settings
 from agentos.infra import nats_server
+from agentos.infra.node.durability import durability_words
 from agentos.infra.node.files import read_object
 from agentos.infra.node.leftovers import node_leftovers
 from agentos.infra.node.paths import NodePaths
-from agentos.infra.node.servers import durability_words
 from agentos.infra.settings import NodeNotStartedError, Settings
 
 _LOG_STREAM = "LOG_0"

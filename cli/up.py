@@ -10,11 +10,11 @@ import typer
 
 from agentos.cli.node_client import describe, start_supervisor, stop_node, watch_start
 from agentos.cli.options import AsJson, DataDir, node_settings
+from agentos.infra.node.durability import durability_words
 from agentos.infra.node.leftovers import supervisors
 from agentos.infra.node.marker import remembered_flags, update_marker
 from agentos.infra.node.paths import NodePaths
 from agentos.infra.node.preflight import data_directory
-from agentos.infra.node.servers import durability_words
 from agentos.infra.settings import Settings
 
 Mode = Annotated[str | None, typer.Option("--mode", help="demo, dev or prod.")]

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from agentos.infra.node.errors import NodeError
+from agentos.infra.node.logfiles import rotate
 from agentos.infra.unprivileged import RunAs
 
-_LARGEST_LOG = 10 * 2**20
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
 _HEALTHY_AFTER = 10.0
 Note = Callable[..., None]
@@ -119,7 +118,7 @@ class Child:
 
     async def _spawn(self) -> None:
         await asyncio.to_thread(self.spec.before_start)
-        _rotate(self._log)
+        rotate(self._log)
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self.spec.argv,
@@ -182,8 +181,3 @@ class Child:
 def now() -> str:
     """Return the time as the contracts write it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:23] + "Z"
-
-
-def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > _LARGEST_LOG:
-        os.replace(log, log.with_suffix(".log.1"))

@@ -73,17 +73,6 @@ def write_runtime(
     write_object(paths.runtime, runtime)
 
 
-def durability_words(settings: Settings, verified: bool | None) -> str:
-    """Return the durability as every start and `status` say it. `verified` None: not yet asked."""
-    meaning = {
-        "power": "power (fsync before acknowledgement)",
-        "process": "process (survives the death of any process, not of the machine)",
-    }[settings.durability]
-    if settings.nats_url:
-        return f"{meaning}, declared, not verified"
-    return f"{meaning}, verified" if verified else meaning
-
-
 async def verify_durability(settings: Settings, nats: NatsServer | None) -> bool:
     """Ask the embedded server what it really does. Raises `NodeError` when it is less."""
     if nats is None:

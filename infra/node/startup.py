@@ -9,6 +9,7 @@ from typing import Any
 from agentos.infra.nats_server import NatsServer
 from agentos.infra.node import marker, servers
 from agentos.infra.node.child import Child, Spec
+from agentos.infra.node.durability import durability_words
 from agentos.infra.node.errors import NodeError
 from agentos.infra.node.files import write_whole
 from agentos.infra.node.leftovers import end_processes, node_leftovers
@@ -36,7 +37,7 @@ class Startup:
         workers: Callable[[Settings], list[Spec]],
         preparation: Preparation | None,
     ) -> None:
-        self.durability = servers.durability_words(settings, None)
+        self.durability = durability_words(settings, None)
         self.nats: NatsServer | None = None
         self._settings, self._paths = settings, NodePaths(settings.data_dir)
         self._progress, self._keep, self._workers = progress, keep, workers
@@ -83,7 +84,7 @@ class Startup:
             return "the one that AGENTOS_NATS_URL names"
         child = await self._keep(servers.nats_spec(self.nats))
         verified = await servers.verify_durability(self._settings, self.nats)
-        self.durability = servers.durability_words(self._settings, verified)
+        self.durability = durability_words(self._settings, verified)
         last = await asyncio.to_thread(self.nats.last_sequence, _LOG_STREAM)
         self._refuse_vanished_log(last)
         held = "no log yet" if last is None else f"{last:,} messages in the log"

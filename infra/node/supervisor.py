@@ -11,14 +11,16 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, TextIO
 
 from agentos.infra.node.child import Child, Spec, now
-from agentos.infra.node.control import ControlServer, Message
+from agentos.infra.node.control import Message
+from agentos.infra.node.control_server import ControlServer
+from agentos.infra.node.durability import durability_words
 from agentos.infra.node.errors import NodeError
 from agentos.infra.node.files import write_object
+from agentos.infra.node.logfiles import tail_of
 from agentos.infra.node.paths import NodePaths
 from agentos.infra.node.progress import Progress
-from agentos.infra.node.servers import durability_words
 from agentos.infra.node.startup import Startup
-from agentos.infra.node.workers import Preparation, own_processes, tail_of
+from agentos.infra.node.workers import Preparation, own_processes
 from agentos.infra.settings import Settings
 
 _LEVELS = ("debug", "info", "warning", "error")

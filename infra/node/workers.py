@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -103,14 +102,3 @@ class Preparation:
         if self._process and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
-
-
-def tail_of(paths: NodePaths, name: str, lines: int = 15) -> list[str]:
-    """Return the last lines of a process's log."""
-    try:
-        with paths.log_of(name).open("rb") as log:
-            log.seek(0, os.SEEK_END)
-            log.seek(max(0, log.tell() - 16384))
-            return log.read().decode(errors="replace").splitlines()[-lines:]
-    except OSError:
-        return []
