@@ -131,8 +131,9 @@ class OpenAICompatibleModels:
             raise _NotYetError(_unreachable(), None) from exc
         except aiohttp.ConnectionTimeoutError as exc:
             raise _unreachable() from exc
-        except (aiohttp.ClientError, ValueError) as exc:
-            raise ProviderError("the model backend did not answer in HTTP") from exc
+        except (aiohttp.ClientError, ValueError):
+            # Not chained: aiohttp's error holds the request's headers, and they the key.
+            raise ProviderError("the model backend did not answer in HTTP") from None
         try:
             if response.status != 200:
                 error = await error_of_status(response, self._key)

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import time
+import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -318,6 +319,23 @@ def test_retry_after_may_be_a_date() -> None:
 )
 async def test_a_wrong_answer_is_a_provider_error(reply: Reply) -> None:
     assert isinstance(await failure(reply), ProviderError)
+
+
+async def test_a_server_that_speaks_no_http_is_a_provider_error_without_the_key() -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"SSH-2.0-OpenSSH_9\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with OpenAICompatibleClosing(f"http://127.0.0.1:{port}/v1", KEY) as models:
+            with pytest.raises(ProviderError) as caught:
+                await models.invoke(caller(), request("openai/m", "hi"))
+    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__cause__)
+    assert KEY not in shown
 
 
 async def test_an_answer_that_broke_off_is_not_asked_for_again() -> None:

@@ -289,6 +289,20 @@ async def test_nobody_there_and_no_such_name_fail(unused_tcp_port: int) -> None:
     assert (unknown.code, unknown.details["reason"]) == ("tool_failed", "dns")
 
 
+async def test_a_server_that_speaks_no_http_fails() -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"220 smtp.example ESMTP\r\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        error = await refusal(tools(), f"http://127.0.0.1:{port}/")
+    assert (error.code, error.details["reason"]) == ("tool_failed", "http")
+
+
 async def test_the_time_limit_and_cancellation_close_the_connection() -> None:
     async with site() as server:
         with pytest.raises(TimedOutError):
