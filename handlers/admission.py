@@ -23,7 +23,7 @@ from agentos.domain.ports import Clock, EventLog, NewId
 from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.idempotency import RunKey, may_be_older
 from agentos.domain.run.run import run_ref
-from agentos.domain.tenant.tenant import RunLimits
+from agentos.domain.tenant.quotas import RunLimits
 from agentos.handlers.watch import LogWatch
 
 BATCH: Final = 256

@@ -11,7 +11,7 @@ from agentos.domain.envelope import Event, Origin
 from agentos.domain.errors import AppendConflictError
 from agentos.domain.log import make_commit
 from agentos.domain.ports import Clock, EventLog, NewId
-from agentos.domain.tenant.tenant import Tenant, tenant_ref
+from agentos.domain.tenant.tenant import Profile, Tenant, tenant_ref
 from agentos.handlers.admission import NO_TRACE
 
 TENANT: Final = "tnt_demo"
@@ -37,7 +37,7 @@ async def seed(log: EventLog, clock: Clock, new_id: NewId) -> dict[str, Any]:
         log,
         new_id,
         tenant,
-        lambda: tenant.create(name="Demo", plan_tier="demo", quotas={}, at=at),
+        partial(tenant.create, Profile(name="Demo", plan_tier="demo"), at),
     )
     for agent_id, definition in AGENTS.items():
         agent = Agent(agent_ref(TENANT, agent_id))

@@ -16,7 +16,7 @@ from agentos.domain.envelope import Event, Payload, by_type, is_none
 from agentos.domain.errors import AgentOSError, QuotaExceededError, RateLimitedError
 from agentos.domain.log import Recorded
 from agentos.domain.subjects import StreamRef
-from agentos.domain.tenant.tenant import RunLimits
+from agentos.domain.tenant.quotas import RunLimits
 
 BALANCE_EVERY: Final = 512
 
