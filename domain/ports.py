@@ -187,7 +187,7 @@ class ToolPort(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RequestedToolCall:
-    """A tool call inside a model's answer."""
+    """A tool call inside a model's answer; its id is unique, and the same if asked again."""
 
     tool_call_id: str
     tool_id: str

@@ -89,12 +89,10 @@ def _merge(plan: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     merged = dict(plan)
     for name, value in own.items():
         below = plan.get(name)
-        if not isinstance(value, dict) or not isinstance(below, dict):
-            merged[name] = value
-        elif value.get("window") != below.get("window"):
-            merged[name] = value
-        else:
-            merged[name] = _merge(below, value)
+        nested = isinstance(value, dict) and isinstance(below, dict)
+        if nested and value.get("window") == below.get("window"):  # type: ignore[union-attr]
+            value = _merge(below, value)  # type: ignore[arg-type]  # noqa: PLW2901
+        merged[name] = value
     return merged
 
 

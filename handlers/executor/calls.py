@@ -113,7 +113,7 @@ def _answered(
             content=answer.content,
             tool_calls=[
                 CallInAnswer(
-                    tool_call_id=outside.new_id("tcall"),
+                    tool_call_id=call.tool_call_id,
                     tool_id=call.tool_id,
                     name=call.name,
                     arguments=dict(call.arguments),
