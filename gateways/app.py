@@ -1,0 +1,231 @@
+"""The gateway process: three doors on one event loop, put together here."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from socket import socket
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+import uvloop
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from agentos.domain.ports import CommandBus, EventLog, NewId, Signals
+from agentos.domain.subjects import heartbeat
+from agentos.federation import app as federation
+from agentos.gateways.http.health import Vitals
+from agentos.gateways.http.identity import Identity, LocalIdentity
+from agentos.gateways.http.metrics import Metrics
+from agentos.gateways.http.middleware import Doorway
+from agentos.gateways.http.readiness import Heartbeats, NodeReadiness
+from agentos.gateways.http.routing import Gate
+from agentos.gateways.http.server import DoorServer, listen, make_server
+from agentos.gateways.http.sse import StreamLimits, Streams
+from agentos.gateways.http.tail import SharedTail
+from agentos.gateways.model_policy import app as model_policy
+from agentos.gateways.orchestrator import app as orchestrator
+from agentos.gateways.orchestrator.parts import Parts, PostgresReadModels, ReadModels
+from agentos.infra.clock import SystemIds
+from agentos.infra.jetstream.bus import NatsCommandBus
+from agentos.infra.jetstream.connection import Connection, bounded_close
+from agentos.infra.jetstream.log import JetStreamLog
+from agentos.infra.jetstream.signals import NatsSignals
+from agentos.projections.queries import make_pool
+
+if TYPE_CHECKING:
+    from agentos.infra.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SERVICE: Final = "gateway"
+BEAT_S: Final = 0.5
+CLOSE_S: Final = 2.0
+POOL_SIZE: Final = 4
+NEEDED: Final = ("handlers", "executor")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The adapters that a gateway process works with."""
+
+    bus: CommandBus
+    log: EventLog
+    signals: Signals
+    reads: ReadModels
+    identity: Identity
+    new_id: NewId
+
+
+class Gateway:
+    """The shared parts of one gateway process, and its three doors."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        *,
+        max_body_bytes: int = 1024 * 1024,
+        metrics_require_auth: bool = False,
+        limits: StreamLimits | None = None,
+        cancel_s: float = 10.0,
+    ) -> None:
+        self._ports = ports
+        self._max_body_bytes = max_body_bytes
+        self._metrics_require_auth = metrics_require_auth
+        self._version = version("agentos")
+        self.metrics = Metrics()
+        self.streams = Streams(self.metrics.sse_streams, limits)
+        self.tail = SharedTail(ports.log)
+        self.heartbeats = Heartbeats(ports.signals)
+        self._gate = Gate(ports.identity, self.metrics)
+        probes = {"nats": ports.log.head, "postgres": ports.reads.ping}
+        self._readiness = NodeReadiness(probes, self.heartbeats, NEEDED)
+        self._cancel_s = cancel_s
+
+    def orchestrator(self) -> ASGIApp:
+        """Return the orchestrator's door."""
+        ports = self._ports
+        parts = Parts(
+            bus=ports.bus,
+            log=ports.log,
+            signals=ports.signals,
+            reads=ports.reads,
+            tail=self.tail,
+            streams=self.streams,
+            cancel_s=self._cancel_s,
+        )
+        service = orchestrator.SERVICE
+        return self._door(
+            service, orchestrator.create_app(self._gate, self._vitals(service), parts)
+        )
+
+    def model_policy(self) -> ASGIApp:
+        """Return the model and policy gateway's door."""
+        service = model_policy.SERVICE
+        return self._door(service, model_policy.create_app(self._gate, self._vitals(service)))
+
+    def federation(self) -> ASGIApp:
+        """Return the federation gateway's door."""
+        service = federation.SERVICE
+        return self._door(service, federation.create_app(self._gate, self._vitals(service)))
+
+    def work(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what has to run for as long as the doors are open."""
+        return [self.tail.run(), self.streams.run(), self.heartbeats.run(), self._beat()]
+
+    def _vitals(self, service: str) -> Vitals:
+        checks = self._readiness.checks
+        return Vitals(service, self._version, checks, self._metrics_require_auth)
+
+    def _door(self, service: str, app: FastAPI) -> ASGIApp:
+        return Doorway(
+            app,
+            service=service,
+            new_id=self._ports.new_id,
+            metrics=self.metrics,
+            max_body_bytes=self._max_body_bytes,
+        )
+
+    async def _beat(self) -> None:
+        worker_id = self._ports.new_id("wrk")
+        subject = heartbeat(SERVICE, worker_id)
+        while True:
+            beat = {
+                "service": SERVICE,
+                "worker_id": worker_id,
+                "pid": os.getpid(),
+                "streams": len(self.streams),
+            }
+            await self._ports.signals.publish(subject, orjson.dumps(beat))
+            await asyncio.sleep(BEAT_S)
+
+
+def main(settings: "Settings") -> None:
+    """Run the gateway process; returns after SIGTERM or SIGINT."""
+    _allow_many_connections()
+    uvloop.run(serve(settings))
+
+
+async def serve(settings: "Settings") -> None:
+    """Open the three ports and serve until a signal asks to stop.
+
+    What cannot be reached does not keep the ports closed: `/readyz` says so, and calls that
+    need it are answered 503. Raises `OSError` when a port is taken.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    sockets = [listen(settings.host, port) for port in settings.ports.values()]
+    runtime = settings.runtime()
+    connection = Connection()
+    pool = make_pool(runtime.postgres_dsn, max_size=POOL_SIZE, name="agentos-gateway")
+    ports = Ports(
+        bus=NatsCommandBus(connection),
+        log=JetStreamLog(connection),
+        signals=NatsSignals(connection),
+        reads=PostgresReadModels(pool),
+        identity=LocalIdentity(
+            runtime.jwt_secret,
+            allow_dev_headers=settings.allow_dev_headers,
+            region=settings.region,
+        ),
+        new_id=SystemIds(),
+    )
+    gateway = Gateway(
+        ports,
+        max_body_bytes=settings.max_body_bytes,
+        metrics_require_auth=settings.metrics_require_auth,
+    )
+    doors = (gateway.orchestrator(), gateway.model_policy(), gateway.federation())
+    opening = asyncio.create_task(connection.open(runtime.nats_url, SERVICE))
+    await pool.open()
+    log.info("gateway serves on %s", settings.endpoints)
+    try:
+        await run_doors(gateway, [make_server(door) for door in doors], sockets, stop)
+    finally:
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        await bounded_close(connection)
+        await pool.close(CLOSE_S)
+
+
+async def run_doors(
+    gateway: Gateway, servers: Sequence[DoorServer], sockets: Sequence[socket], stop: asyncio.Event
+) -> None:
+    """Serve until `stop`, then end the streams and let the calls in hand finish.
+
+    Raises what broke a part that must run.
+    """
+    serving = [
+        asyncio.create_task(server.serve(sockets=[held]))
+        for server, held in zip(servers, sockets, strict=True)
+    ]
+    working = [asyncio.create_task(part) for part in gateway.work()]
+    waiting = asyncio.create_task(stop.wait())
+    tasks: list[asyncio.Task[Any]] = [waiting, *serving, *working]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        gateway.streams.end_all()
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(*serving)
+        for task in working:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _allow_many_connections() -> None:
+    """Raise the limit of open files as far as the system lets us: one a connection."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,42 @@
+"""Which scope each route asks for: the one table that every route consults."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from agentos.domain.auth import AuthContext
+from agentos.domain.errors import ForbiddenError
+
+OPEN: Final = ""
+"""The scope of a route that anybody may call."""
+
+SCOPES: Final[Mapping[tuple[str, str], str]] = {
+    ("GET", "/v1/health"): OPEN,
+    ("GET", "/v1/federation/health"): OPEN,
+    ("GET", "/healthz"): OPEN,
+    ("GET", "/readyz"): OPEN,
+    ("GET", "/metrics"): OPEN,  # platform:admin where AGENTOS_METRICS_REQUIRE_AUTH is set
+    ("GET", "/v1/agents"): "agents:read",
+    ("GET", "/v1/agents/{agent_id}"): "agents:read",
+    ("POST", "/v1/agents"): "agents:write",
+    ("PUT", "/v1/agents/{agent_id}"): "agents:write",
+    ("POST", "/v1/agents/{agent_id}:deprecate"): "agents:write",
+    ("POST", "/v1/agents/{agent_id}/runs"): "runs:create",
+    ("POST", "/v1/agents/{agent_id}/runs:stream"): "runs:create",
+    ("GET", "/v1/runs"): "runs:read",
+    ("GET", "/v1/runs/{run_id}"): "runs:read",
+    ("GET", "/v1/runs/{run_id}/wait"): "runs:read",
+    ("POST", "/v1/runs/{run_id}:cancel"): "runs:cancel",
+    ("GET", "/v1/runs/{run_id}/events"): "runs:read",
+    ("GET", "/v1/events"): "events:read",
+}
+
+
+def required_scope(method: str, route: str) -> str:
+    """Return the scope of a route; `KeyError` for one that the table does not have."""
+    return SCOPES[method, route]
+
+
+def require(auth: AuthContext, scope: str) -> None:
+    """Raise `ForbiddenError` unless the caller has the scope."""
+    if scope not in auth.scopes:
+        raise ForbiddenError(f"the scope {scope} is missing", required_scope=scope)

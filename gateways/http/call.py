@@ -1,0 +1,77 @@
+"""One request: its ids, its trace, its caller once known. Every layer reads it from the scope."""
+
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, cast
+
+from starlette.types import Scope
+
+from agentos.domain.auth import AuthContext
+from agentos.domain.ports import NewId
+
+SCOPE_KEY: Final = "agentos.call"
+UNMATCHED: Final = "unmatched"
+PRINTABLE: Final = re.compile(rb"[\x20-\x7e]{1,256}")
+TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+Header = tuple[bytes, bytes]
+
+
+@dataclass(slots=True)
+class Call:
+    """What is known of a request. `route` is its template, never the path with its ids."""
+
+    correlation_id: str
+    request_id: str
+    traceparent: str
+    auth: AuthContext | None = None
+    route: str = UNMATCHED
+    status: int = 0
+    is_stream: bool = False
+
+    @property
+    def caller(self) -> AuthContext:
+        """Return the verified caller; only routes that ask for a scope have one."""
+        if self.auth is None:
+            raise RuntimeError("this route identifies nobody")
+        return self.auth
+
+    def headers(self) -> list[Header]:
+        """Return the headers that every answer to this request carries."""
+        found = [
+            (b"x-correlation-id", self.correlation_id.encode()),
+            (b"x-request-id", self.request_id.encode()),
+        ]
+        if self.auth is not None:
+            found.append((b"x-tenant-id", self.auth.tenant_id.encode()))
+        return found
+
+
+def begin_call(headers: Iterable[Header], new_id: NewId) -> Call:
+    """Return the call of a request that just arrived.
+
+    The caller's correlation id and trace are taken over if they fit, else new ones begin.
+    """
+    correlation_id = traceparent = ""
+    for name, value in headers:
+        if name == b"x-correlation-id" and PRINTABLE.fullmatch(value):
+            correlation_id = value.decode()
+        elif name == b"traceparent" and TRACEPARENT.fullmatch(value):
+            traceparent = value.decode()
+    return Call(
+        correlation_id=correlation_id or new_id("corr"),
+        request_id=new_id("req"),
+        traceparent=traceparent or new_traceparent(),
+    )
+
+
+def new_traceparent() -> str:
+    """Return the root of a new W3C trace, sampled."""
+    noise = secrets.token_hex(24)
+    return f"00-{noise[:32]}-{noise[32:]}-01"
+
+
+def call_of(scope: Scope) -> Call:
+    """Return the call that the outermost layer put in the scope."""
+    return cast("Call", scope[SCOPE_KEY])

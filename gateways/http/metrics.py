@@ -1,0 +1,63 @@
+"""What the doors count. No label ever holds a tenant or an id."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+METHODS: Final = frozenset("GET POST PUT PATCH DELETE HEAD OPTIONS".split())
+BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+Key = tuple[str, str, str, int]
+
+
+class Metrics:
+    """The figures of one gateway process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "agentos_http_requests",
+            "HTTP requests answered",
+            ("service", "route", "method", "code"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "agentos_http_request_duration_seconds",
+            "Time from the request's head to the end of its answer",
+            ("service", "route", "method"),
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self._auth_failures = Counter(
+            "agentos_auth_failures",
+            "Requests turned away for their credential or scope",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.sse_streams = Gauge(
+            "agentos_sse_streams", "Open event streams", registry=self.registry
+        )
+        self._known: dict[Key, tuple[Counter, Histogram]] = {}
+
+    def count(
+        self, service: str, route: str, method: str, code: int, seconds: float | None
+    ) -> None:
+        """Count one request; `code` 0 means that the client left before an answer."""
+        key = (service, route, method, code)
+        known = self._known.get(key)
+        if known is None:
+            shown = method if method in METHODS else "OTHER"
+            known = self._known[service, route, shown, code] = (
+                self._requests.labels(service, route, shown, str(code or 499)),
+                self._seconds.labels(service, route, shown),
+            )
+        known[0].inc()
+        if seconds is not None:
+            known[1].observe(seconds)
+
+    def auth_failed(self, reason: str) -> None:
+        """Count a request that was turned away."""
+        self._auth_failures.labels(reason).inc()
+
+    def text(self) -> bytes:
+        """Return everything in the Prometheus text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,86 @@
+"""The outermost layer of every door: ids, the error table, the body limit, the figures.
+
+Plain ASGI: Starlette's BaseHTTPMiddleware is slow and gets in the way of streams.
+"""
+
+from time import perf_counter
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agentos.domain.errors import PayloadTooLargeError
+from agentos.domain.ports import NewId
+from agentos.gateways.http.call import SCOPE_KEY, begin_call
+from agentos.gateways.http.errors import as_our_error, error_answer
+from agentos.gateways.http.metrics import Metrics
+
+
+class Doorway:
+    """Begins the call, answers its errors, and counts it."""
+
+    def __init__(
+        self, app: ASGIApp, *, service: str, new_id: NewId, metrics: Metrics, max_body_bytes: int
+    ) -> None:
+        self._app = app
+        self._service = service
+        self._new_id = new_id
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        began = perf_counter()
+        call = begin_call(scope["headers"], self._new_id)
+        scope[SCOPE_KEY] = call
+
+        async def send_marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                call.status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *call.headers()]
+            await send(message)
+
+        try:
+            limited = limited_receive(scope, receive, self._max_body_bytes)
+            await self._app(scope, limited, send_marked)
+        except Exception as exc:
+            error = as_our_error(exc, call.correlation_id)
+            if call.status:
+                raise
+            await error_answer(error, call.correlation_id)(scope, receive, send_marked)
+        finally:
+            # A stream's length says nothing about our speed, so only its answer is counted.
+            seconds = None if call.is_stream else perf_counter() - began
+            self._metrics.count(self._service, call.route, scope["method"], call.status, seconds)
+
+
+def limited_receive(scope: Scope, receive: Receive, limit: int) -> Receive:
+    """Return a `receive` that raises `PayloadTooLargeError` once more than `limit` bytes came.
+
+    A body that announces its size is refused before it is read. Requests without a body,
+    the most, keep their `receive`.
+    """
+    announced: bytes | None = None
+    chunked = False
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            announced = value
+        elif name == b"transfer-encoding":
+            chunked = True
+    if announced is not None and not chunked:
+        if int(announced) > limit:
+            raise PayloadTooLargeError("the body is too large", limit=limit)
+        return receive
+    if not chunked:
+        return receive
+    taken = 0
+
+    async def counted() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > limit:
+            raise PayloadTooLargeError("the body is too large", limit=limit)
+        return message
+
+    return counted

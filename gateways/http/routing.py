@@ -1,0 +1,161 @@
+"""A route that knows its scope: credential, tenant and scope are settled before its endpoint."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from agentos.domain.errors import AgentOSError, ForbiddenError, UnauthorizedError
+from agentos.gateways.http.authorization import OPEN, require, required_scope
+from agentos.gateways.http.call import Call, call_of
+from agentos.gateways.http.errors import as_our_error, error_answer, misfit
+from agentos.gateways.http.identity import Identity
+from agentos.gateways.http.metrics import Metrics
+from agentos.gateways.http.parameters import Parameter
+from agentos.gateways.http.schemas import ErrorBody
+
+Endpoint = Callable[[Request], Awaitable[ASGIApp]]
+PARTS: Final = "agentos.parts"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What every route needs before its endpoint."""
+
+    identity: Identity
+    metrics: Metrics
+
+    async def admit(self, scope: Scope, call: Call, needed: str) -> None:
+        """Identify the caller and check the scope: credential, tenant, scope, in this order."""
+        try:
+            call.auth = await self.identity.identify(scope["headers"])
+            require(call.auth, needed)
+        except (UnauthorizedError, ForbiddenError) as error:
+            self.metrics.auth_failed(error.code)
+            raise
+
+
+class GuardedRoute(APIRoute):
+    """FastAPI documents the route and finds it; the rest of its machinery is passed by.
+
+    Its dependencies, threads and serialisation cost more than our endpoints themselves.
+    """
+
+    def __init__(self, path: str, endpoint: Endpoint, **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        method = next(iter(self.methods or ("GET",)))
+        needed = required_scope(method, path)
+
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            call = call_of(scope)
+            call.route = path
+            if b"%00" in scope["query_string"]:
+                raise misfit(["query"], "holds a NUL character")
+            if needed != OPEN:
+                await gate_of(scope).admit(scope, call, needed)
+            answer = await endpoint(Request(scope, receive))
+            await answer(scope, receive, send)
+
+        self.app = serve
+
+
+def gate_of(scope: Scope) -> Gate:
+    """Return the gate that the app was made with."""
+    return cast("Gate", scope["app"].state.gate)
+
+
+def guarded_app(title: str, gate: Gate | None, parts: object = None) -> FastAPI:
+    """Return an app whose routes are guarded and whose errors come from the one table.
+
+    `gate` may be `None` for an app that is only asked for its document.
+    """
+    app = FastAPI(
+        title=title,
+        version="1",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.router.route_class = GuardedRoute
+    app.state.gate = gate
+    app.state.parts = parts
+    app.state.bodies = []  # the models of request bodies, for the document
+
+    async def answer_error(request: Request, exc: Exception) -> Any:
+        call = call_of(request.scope)
+        error = as_our_error(exc, call.correlation_id)
+        if error.code == "method_not_allowed":
+            error.details["allowed"] = _methods(app, request.scope["path"])
+        return error_answer(error, call.correlation_id)
+
+    app.add_exception_handler(AgentOSError, answer_error)
+    app.add_exception_handler(404, answer_error)
+    app.add_exception_handler(405, answer_error)
+    return app
+
+
+def _methods(app: FastAPI, path: str) -> list[str]:
+    routes = (route for route in app.routes if isinstance(route, APIRoute))
+    return sorted(
+        {m for route in routes if route.path_regex.match(path) for m in route.methods or ()}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What the OpenAPI document says of a route besides its path."""
+
+    summary: str
+    answers: Mapping[int, type[BaseModel] | str]
+    parameters: Sequence[Parameter] = ()
+    body: type[BaseModel] | None = None
+    body_required: bool = True
+    errors: Sequence[int] = ()
+    tag: str = "runs"
+
+
+def add(app: FastAPI, method: str, path: str, endpoint: Endpoint, about: Described) -> None:
+    """Add a route; `authorization.SCOPES` must have it."""
+    extra: dict[str, Any] = {"parameters": [p.described() for p in about.parameters]}
+    if about.body is not None:
+        extra["requestBody"] = {
+            "required": about.body_required,
+            "content": {"application/json": {"schema": _ref(about.body)}},
+        }
+    app.router.add_api_route(
+        path,
+        endpoint,
+        methods=[method],
+        response_model=None,
+        summary=about.summary,
+        description=endpoint.__doc__,
+        operation_id=endpoint.__name__,
+        tags=[about.tag],
+        responses=_responses(about),
+        openapi_extra=extra,
+    )
+    if about.body is not None:
+        app.state.bodies.append(about.body)
+
+
+def _ref(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def _responses(about: Described) -> dict[int | str, dict[str, Any]]:
+    found: dict[int | str, dict[str, Any]] = {}
+    for status, answer in about.answers.items():
+        if isinstance(answer, str):
+            content = {answer: {"schema": {"type": "string"}}} if answer else {}
+            found[status] = {"description": "done", **({"content": content} if content else {})}
+        else:
+            found[status] = {"description": "done", "model": answer}
+    for status in about.errors:
+        found[status] = {"description": "see the error's code", "model": ErrorBody}
+    return found

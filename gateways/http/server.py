@@ -1,0 +1,127 @@
+"""uvicorn, set up for the doors: contract-shaped refusals, and streams that see their socket."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, cast
+
+import uvicorn
+from starlette.types import ASGIApp, Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from agentos.domain.errors import InvalidRequestError
+from agentos.gateways.http.errors import error_body
+
+CONNECTION_KEY: Final = "agentos.connection"
+MAX_HEAD_BYTES: Final = 64 * 1024
+BACKLOG: Final = 4096
+GRACE_S: Final = 5
+BAD_HTTP: Final = error_body(
+    InvalidRequestError("this is not HTTP as we speak it", errors=[]).to_wire(), "none"
+)
+
+
+class Connection:
+    """The client's connection, for whoever must know its end or bring it about."""
+
+    __slots__ = ("on_lost", "transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        self.on_lost: Callable[[], None] | None = None
+
+    def abort(self) -> None:
+        """Close it now and drop what was not taken."""
+        self.transport.abort()
+
+    def limit_kernel_buffer(self, size: int) -> None:
+        """Let the kernel hold at most about twice `size` bytes that the client has not read."""
+        held = self.transport.get_extra_info("socket")
+        if held is not None:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+
+
+def connection_of(scope: Scope) -> Connection:
+    """Return the connection that a request came on."""
+    return cast("Connection", scope[CONNECTION_KEY])
+
+
+class DoorProtocol(HttpToolsProtocol):
+    """HTTP as uvicorn speaks it, with the connection in the scope and a bound on heads."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Remember the transport."""
+        super().connection_made(transport)
+        self.held = Connection(transport)
+        self.head_bytes = 0
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the stream on it."""
+        super().connection_lost(exc)
+        if self.held.on_lost is not None:
+            self.held.on_lost()
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self.head_bytes = 0
+        self.scope[CONNECTION_KEY] = self.held  # type: ignore[typeddict-unknown-key]
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the URL."""
+        self._grow(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header."""
+        self._grow(len(name) + len(value))
+        super().on_header(name, value)
+
+    def _grow(self, size: int) -> None:
+        self.head_bytes += size
+        if self.head_bytes > MAX_HEAD_BYTES:
+            raise ValueError("the head of the request is too large")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP, in the contract's shape."""
+        head = (
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(BAD_HTTP)
+        )
+        self.transport.write(head + BAD_HTTP)
+        self.transport.close()
+
+
+class DoorServer(uvicorn.Server):
+    """One port. Signals are the process's business: whoever runs it sets `should_exit`."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+def make_server(app: ASGIApp) -> DoorServer:
+    """Return a server for `app`; `await server.serve(sockets=[…])` runs it."""
+    config = uvicorn.Config(
+        app,
+        http=DoorProtocol,
+        ws="none",
+        lifespan="off",
+        loop="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    return DoorServer(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; `OSError` when the port is taken."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address[:2], family=family, backlog=BACKLOG)

@@ -1,0 +1,182 @@
+"""One tail of the log per gateway process, handed out to everything that waits here."""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from functools import cached_property
+from typing import Final, Protocol, cast
+
+from agentos.domain.errors import DependencyUnavailableError
+from agentos.domain.log import Recorded, TailBatch
+from agentos.domain.ports import EventLog
+from agentos.domain.subjects import StreamRef
+
+log = logging.getLogger(__name__)
+
+RETRY_S: Final = 0.2
+KINDS: Final = ("run",)
+AGENT: Final = re.compile(rb'"agent_id":"([^"]*)"')
+
+
+class Framed:
+    """A commit with its server-sent frames, each made once and shared by all streams."""
+
+    def __init__(self, record: Recorded) -> None:
+        self.record = record
+
+    @cached_property
+    def run_frames(self) -> list[bytes]:
+        """One frame an event; its id is the event's sequence."""
+        first = self.record.first_sequence
+        return [
+            b"event: agentos.event\nid: %d\ndata: %b\n\n" % (first + at, line)
+            for at, line in enumerate(self.record.lines())
+        ]
+
+    @cached_property
+    def run_chunk(self) -> bytes:
+        """All frames of the commit in one piece."""
+        return b"".join(self.run_frames)
+
+    @cached_property
+    def tenant_frames(self) -> list[bytes]:
+        """One frame an event; its id is the log position and the line, from 1."""
+        position = self.record.position
+        return [
+            b"event: agentos.event\nid: %d-%d\ndata: %b\n\n" % (position, at, line)
+            for at, line in enumerate(self.record.lines(), 1)
+        ]
+
+    @cached_property
+    def agent_id(self) -> str:
+        """Whose run it is: the envelope names the agent before any content of a caller."""
+        found = AGENT.search(self.record.body)
+        return found[1].decode() if found else ""
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it is on a stream."""
+        return len(self.record.body) + 64 * len(self.record.types)
+
+
+class Listener(Protocol):
+    """Whoever wants to hear of a run's or a tenant's commits. It must be quick, and not raise."""
+
+    def offer(self, framed: Framed) -> None:
+        """Take a commit that was just read."""
+        ...
+
+    def missed(self) -> None:
+        """Learn that commits may have passed unseen: look into the log."""
+        ...
+
+
+class SharedTail:
+    """Reads the log's end for as long as the process lives, and hands each commit out.
+
+    `position` is that of the last commit handed out, `None` before the log was ever reached.
+    """
+
+    def __init__(self, event_log: EventLog) -> None:
+        self._log = event_log
+        self._runs: dict[StreamRef, dict[Listener, None]] = {}
+        self._tenants: dict[str, dict[Listener, None]] = {}
+        self.position: int | None = None
+        self.reached = asyncio.Event()
+
+    @contextmanager
+    def listening_to_run(self, ref: StreamRef, listener: Listener) -> Iterator[None]:
+        """Hear of every commit of a run from now on."""
+        found = self._runs.setdefault(ref, {})
+        found[listener] = None
+        try:
+            yield
+        finally:
+            del found[listener]
+            if not found and self._runs.get(ref) is found:
+                del self._runs[ref]
+
+    @contextmanager
+    def listening_to_tenant(self, tenant_id: str, listener: Listener) -> Iterator[int]:
+        """Hear of every run commit of a tenant behind the position that this yields.
+
+        Raises `DependencyUnavailableError` as long as the log was never reached.
+        """
+        if self.position is None:
+            raise DependencyUnavailableError("the log is not reached yet", dependency="nats")
+        found = self._tenants.setdefault(tenant_id, {})
+        found[listener] = None
+        try:
+            yield self.position
+        finally:
+            del found[listener]
+            if not found and self._tenants.get(tenant_id) is found:
+                del self._tenants[tenant_id]
+
+    async def run(self) -> None:
+        """Tail the log until cancelled. What cannot be reached is tried again for ever."""
+        while True:
+            try:
+                await self._follow()
+            except DependencyUnavailableError as error:
+                log.warning("the tail lost the log: %s", error)
+            await asyncio.sleep(RETRY_S)
+
+    async def _follow(self) -> None:
+        is_first = self.position is None
+        after = await self._log.head() if self.position is None else self.position
+        batches = self._log.tail(after=after, kinds=KINDS)
+        async with aclosing(cast("AsyncGenerator[TailBatch]", batches)) as opened:
+            async for batch in opened:
+                if is_first:
+                    is_first = False
+                    self.position = after
+                    self.reached.set()
+                    self._tell_missed()
+                for record in batch.records:
+                    self._hand_out(record)
+
+    def _hand_out(self, record: Recorded) -> None:
+        self.position = record.position
+        run = self._runs.get(record.ref)
+        tenant = self._tenants.get(record.ref.tenant_id)
+        if run is None and tenant is None:
+            return
+        framed = Framed(record)
+        for listener in (*(run or ()), *(tenant or ())):
+            listener.offer(framed)
+
+    def _tell_missed(self) -> None:
+        """Whoever registered before the tail stood may have missed commits in between."""
+        for group in (*self._runs.values(), *self._tenants.values()):
+            for listener in group:
+                listener.missed()
+
+
+class FinalWaiter:
+    """Waits until something of a run may be worth a look: its final event, or a gap."""
+
+    def __init__(self, final_types: frozenset[str]) -> None:
+        self._final_types = final_types
+        self._woken = asyncio.Event()
+
+    def offer(self, framed: Framed) -> None:
+        """Wake at the final event."""
+        if not self._final_types.isdisjoint(framed.record.types):
+            self._woken.set()
+
+    def missed(self) -> None:
+        """Wake: the final event may have passed."""
+        self._woken.set()
+
+    async def wait(self, until: float) -> bool:
+        """Return whether it woke before the loop's time was `until`."""
+        try:
+            async with asyncio.timeout_at(until):
+                await self._woken.wait()
+        except TimeoutError:
+            return False
+        self._woken.clear()
+        return True

@@ -1,0 +1,16 @@
+"""The model and policy door: its health."""
+
+from fastapi import FastAPI
+
+from agentos.gateways.http.health import Vitals, add_health
+from agentos.gateways.http.routing import Gate, guarded_app
+
+SERVICE = "model-policy"
+TITLE = "AgentOS model and policy"
+
+
+def create_app(gate: Gate | None = None, vitals: Vitals | None = None) -> FastAPI:
+    """Return the routes of the model and policy gateway; without parts only to be documented."""
+    app = guarded_app(TITLE, gate)
+    add_health(app, vitals)
+    return app

@@ -1,0 +1,91 @@
+"""What the orchestrator's routes work with, handed in by the app."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from starlette.requests import Request
+
+from agentos.domain.ports import CommandBus, EventLog, Signals
+from agentos.gateways.http.sse import Streams
+from agentos.gateways.http.tail import SharedTail
+from agentos.projections.agents.queries import AgentPage, list_agents
+from agentos.projections.queries import Pool, fetch
+from agentos.projections.runs.queries import RunFilters, RunPage, get_run, list_runs
+
+
+class RunView(Protocol):
+    """A run as the read model has it."""
+
+    @property
+    def position(self) -> int:
+        """The log position of the last commit in it."""
+        ...
+
+    def view(self) -> dict[str, Any]:
+        """Return the contract's `Run` object."""
+        ...
+
+
+class ReadModels(Protocol):
+    """The read side's answers. `DependencyUnavailableError` (`postgres`) when it is down."""
+
+    async def get_run(self, tenant_id: str, run_id: str) -> RunView | None:
+        """Return a run's row."""
+        ...
+
+    async def list_runs(
+        self, tenant_id: str, filters: RunFilters, limit: int, cursor: str | None
+    ) -> RunPage:
+        """Return a page of runs, newest first."""
+        ...
+
+    async def list_agents(self, tenant_id: str, limit: int, cursor: str | None) -> AgentPage:
+        """Return a page of agents."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the read side answers."""
+        ...
+
+
+class PostgresReadModels:
+    """The read models in PostgreSQL, by their queries."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def get_run(self, tenant_id: str, run_id: str) -> RunView | None:
+        """Return a run's row."""
+        return await get_run(self._pool, tenant_id, run_id)
+
+    async def list_runs(
+        self, tenant_id: str, filters: RunFilters, limit: int, cursor: str | None
+    ) -> RunPage:
+        """Return a page of runs, newest first."""
+        return await list_runs(self._pool, tenant_id, filters, limit, cursor)
+
+    async def list_agents(self, tenant_id: str, limit: int, cursor: str | None) -> AgentPage:
+        """Return a page of agents."""
+        return await list_agents(self._pool, tenant_id, limit, cursor)
+
+    async def ping(self) -> None:
+        """Return if PostgreSQL answers."""
+        await fetch(self._pool, "SELECT 1", ())
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The ports and shared parts behind the routes. Times are seconds."""
+
+    bus: CommandBus
+    log: EventLog
+    signals: Signals
+    reads: ReadModels
+    tail: SharedTail
+    streams: Streams
+    cancel_s: float = 10.0
+
+
+def parts_of(request: Request) -> Parts:
+    """Return the parts that the app was made with."""
+    return cast("Parts", request.app.state.parts)

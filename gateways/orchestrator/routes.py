@@ -1,0 +1,158 @@
+"""Every route of the orchestrator on one page."""
+
+from dataclasses import replace
+from typing import Final
+
+from fastapi import FastAPI
+
+from agentos.gateways.http.routing import Described, Endpoint, add
+from agentos.gateways.orchestrator import agents, run_events, runs, tenant_events
+from agentos.gateways.orchestrator import queries as q
+from agentos.gateways.orchestrator import schemas as s
+
+Table = tuple[tuple[str, str, Endpoint, Described], ...]
+LIST: Final = (400, 401, 403, 503)
+READ: Final = (400, 401, 403, 404, 503)
+STREAM: Final = (400, 401, 403, 404, 410, 503)
+WRITE: Final = (400, 401, 403, 404, 409, 413, 429, 500, 503, 504)
+SSE: Final = "text/event-stream"
+EVENTS: Final = {200: SSE}
+AGENT: Final = {200: s.AgentAnswer}
+RUN: Final = {200: s.RunAnswer}
+KNOWN_AGENT: Final = (q.AGENT_ID, q.IDEMPOTENCY_KEY)
+
+
+def add_routes(app: FastAPI) -> None:
+    """Add all routes."""
+    for tag, table in (("agents", AGENTS), ("runs", RUNS), ("events", STREAMS)):
+        for method, path, endpoint, about in table:
+            add(app, method, path, endpoint, replace(about, tag=tag))
+
+
+AGENTS: Final[Table] = (
+    (
+        "GET",
+        "/v1/agents",
+        agents.list_agents,
+        Described("List agents", {200: s.AgentsAnswer}, (q.LIMIT, q.CURSOR), errors=LIST),
+    ),
+    (
+        "POST",
+        "/v1/agents",
+        agents.register_agent,
+        Described(
+            "Register an agent",
+            {201: s.AgentAnswer},
+            (q.IDEMPOTENCY_KEY,),
+            s.AgentRegister,
+            errors=WRITE,
+        ),
+    ),
+    (
+        "GET",
+        "/v1/agents/{agent_id}",
+        agents.get_agent,
+        Described("Get an agent", AGENT, (q.AGENT_ID,), errors=READ),
+    ),
+    (
+        "PUT",
+        "/v1/agents/{agent_id}",
+        agents.update_agent,
+        Described("Make a new version", AGENT, KNOWN_AGENT, s.AgentUpdate, errors=WRITE),
+    ),
+    (
+        "POST",
+        "/v1/agents/{agent_id}:deprecate",
+        agents.deprecate_agent,
+        Described(
+            "Deprecate an agent",
+            AGENT,
+            KNOWN_AGENT,
+            s.AgentDeprecate,
+            body_required=False,
+            errors=WRITE,
+        ),
+    ),
+)
+
+RUNS: Final[Table] = (
+    (
+        "POST",
+        "/v1/agents/{agent_id}/runs",
+        runs.create_run,
+        Described(
+            "Start a run",
+            {201: s.RunAnswer, 200: s.RunAnswer},
+            (q.AGENT_ID,),
+            s.RunCreate,
+            errors=WRITE,
+        ),
+    ),
+    (
+        "GET",
+        "/v1/runs",
+        runs.list_runs,
+        Described(
+            "List runs",
+            {200: s.RunsAnswer},
+            (q.STATUS, q.OF_AGENT, q.CREATED_AFTER, q.CREATED_BEFORE, q.LIMIT, q.CURSOR),
+            errors=LIST,
+        ),
+    ),
+    (
+        "GET",
+        "/v1/runs/{run_id}",
+        runs.get_run,
+        Described("Get a run", RUN, (q.RUN_ID,), errors=READ),
+    ),
+    (
+        "GET",
+        "/v1/runs/{run_id}/wait",
+        runs.wait_for_run,
+        Described("Wait for a run", RUN, (q.RUN_ID, q.TIMEOUT_MS), errors=READ),
+    ),
+    (
+        "POST",
+        "/v1/runs/{run_id}:cancel",
+        runs.cancel_run,
+        Described(
+            "Cancel a run",
+            RUN,
+            (q.RUN_ID, q.IDEMPOTENCY_KEY),
+            s.RunCancel,
+            body_required=False,
+            errors=WRITE,
+        ),
+    ),
+)
+
+STREAMS: Final[Table] = (
+    (
+        "POST",
+        "/v1/agents/{agent_id}/runs:stream",
+        run_events.create_and_stream_run,
+        Described("Start a run and stream it", EVENTS, (q.AGENT_ID,), s.RunCreate, errors=WRITE),
+    ),
+    (
+        "GET",
+        "/v1/runs/{run_id}/events",
+        run_events.stream_run_events,
+        Described(
+            "Stream a run's events",
+            {200: SSE, 204: ""},
+            (q.RUN_ID, q.AFTER_SEQUENCE, q.FROM_SEQUENCE, q.LAST_EVENT_ID, q.TYPES, q.DELTAS),
+            errors=STREAM,
+        ),
+    ),
+    (
+        "GET",
+        "/v1/events",
+        tenant_events.stream_tenant_events,
+        Described(
+            "Stream a tenant's events",
+            EVENTS,
+            (q.AFTER, q.LAST_EVENT_ID, q.TYPES, q.OF_AGENT),
+            errors=LIST,
+        ),
+    ),
+)

@@ -1,0 +1,132 @@
+"""The routes of runs: create, list, get, wait, cancel."""
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+
+from agentos.domain.auth import AuthContext
+from agentos.domain.errors import TimedOutError
+from agentos.domain.run.events import FINAL_TYPES
+from agentos.domain.run.run import run_ref
+from agentos.gateways.http.answers import Answer, json_answer
+from agentos.gateways.http.authorization import require
+from agentos.gateways.http.bodies import narrowed, parse_body, read_body
+from agentos.gateways.http.call import Call, call_of
+from agentos.gateways.http.tail import FinalWaiter
+from agentos.gateways.orchestrator.parts import Parts, parts_of
+from agentos.gateways.orchestrator.queries import (
+    AGENT_ID,
+    CURSOR,
+    LIMIT,
+    RUN_ID,
+    TIMEOUT_MS,
+    read_command_id,
+    run_filters,
+)
+from agentos.gateways.orchestrator.reading import is_final, load_run
+from agentos.gateways.orchestrator.schemas import RunCancel, RunCreate
+
+COMMAND_S = 10.0
+
+
+async def create_run(request: Request) -> Answer:
+    """Start a run of an agent.
+
+    201 with the run once it is durably in the log; 200 with the run that is there when the
+    idempotency key repeats.
+    """
+    call = call_of(request.scope)
+    answer = await send_create(request, call)
+    status = 200 if answer["existing"] else 201
+    return json_answer({"run": answer["run"]}, call.correlation_id, status)
+
+
+async def send_create(request: Request, call: Call) -> dict[str, Any]:
+    """Read the body, send `run.create`, and return `{run, position, existing}`."""
+    agent_id = AGENT_ID.read(request)
+    body = await read_body(request, RunCreate)
+    auth = narrowed(call.caller, body.auth)
+    require(auth, "runs:create")
+    command = {
+        "agent_id": agent_id,
+        "request": body.model_dump(exclude=NOT_FORWARDED),
+        "traceparent": call.traceparent,
+        "correlation_id": call.correlation_id,
+    }
+    return await parts_of(request).bus.send("run.create", auth, command, timeout=COMMAND_S)
+
+
+NOT_FORWARDED = {"auth"}
+
+
+async def list_runs(request: Request) -> Answer:
+    """List runs, newest first; `label.<k>=<v>` filters by labels. It may lag by a second."""
+    call = call_of(request.scope)
+    page = await parts_of(request).reads.list_runs(
+        call.caller.tenant_id,
+        run_filters(request),
+        LIMIT.read(request) or 0,
+        CURSOR.raw(request),
+    )
+    content: dict[str, Any] = {"runs": [row.view() for row in page.runs]}
+    if page.next_cursor is not None:
+        content["next_cursor"] = page.next_cursor
+    return json_answer(content, call.correlation_id)
+
+
+async def get_run(request: Request) -> Answer:
+    """Return one run as it is now."""
+    call = call_of(request.scope)
+    run = await load_run(parts_of(request), call.caller.tenant_id, RUN_ID.read(request))
+    return json_answer({"run": run}, call.correlation_id)
+
+
+async def wait_for_run(request: Request) -> Answer:
+    """Return one run once it is final, or as it is when the time is up."""
+    call = call_of(request.scope)
+    run_id = RUN_ID.read(request)
+    seconds = (TIMEOUT_MS.read(request) or 0) / 1000
+    until = asyncio.get_running_loop().time() + seconds
+    run = await _await_final(parts_of(request), call.caller, run_id, until)
+    return json_answer({"run": run}, call.correlation_id)
+
+
+async def _await_final(
+    parts: Parts, auth: AuthContext, run_id: str, until: float
+) -> dict[str, Any]:
+    waiter = FinalWaiter(FINAL_TYPES)
+    with parts.tail.listening_to_run(run_ref(auth.tenant_id, run_id), waiter):
+        while True:
+            run = await load_run(parts, auth.tenant_id, run_id)
+            if is_final(run) or not await waiter.wait(until):
+                return run
+
+
+async def cancel_run(request: Request) -> Answer:
+    """Stop a run: 200 once its final event is written, so that no call starts any more."""
+    call = call_of(request.scope)
+    parts = parts_of(request)
+    run_id = RUN_ID.read(request)
+    raw = await request.body()
+    body = parse_body(raw, RunCancel) if raw.strip() else RunCancel()
+    auth = narrowed(call.caller, body.auth)
+    require(auth, "runs:cancel")
+    command: dict[str, Any] = {
+        "run_id": run_id,
+        "reason": body.reason,
+        "traceparent": call.traceparent,
+        "correlation_id": call.correlation_id,
+        "command_id": read_command_id(request),
+    }
+    until = asyncio.get_running_loop().time() + parts.cancel_s
+    waiter = FinalWaiter(FINAL_TYPES)
+    with parts.tail.listening_to_run(run_ref(auth.tenant_id, run_id), waiter):
+        answer = await parts.bus.send("run.cancel", auth, command, timeout=parts.cancel_s)
+        run = answer["run"]
+        while not is_final(run):
+            in_time = await waiter.wait(until)
+            run = await load_run(parts, auth.tenant_id, run_id)
+            if not in_time and not is_final(run):
+                raise TimedOutError("the run has not stopped yet; the request stands")
+    return json_answer({"run": run}, call.correlation_id)

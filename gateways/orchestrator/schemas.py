@@ -1,0 +1,133 @@
+"""The shapes of the orchestrator's answers and bodies, for the document and the parsing."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentos.domain.agent.agent import Definition, Limits, MemoryScope
+from agentos.domain.ids import NAMED_ID_PATTERN
+from agentos.domain.run.request import RunOptions, RunRequest
+from agentos.gateways.http.bodies import BodyAuth
+from agentos.gateways.http.schemas import ErrorObject, Shape
+
+
+class RunCreate(RunRequest):
+    """The body that starts a run."""
+
+    auth: BodyAuth | None = None
+
+
+class RunCancel(BaseModel):
+    """The body of a cancel; it may be empty."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    reason: str | None = Field(default=None, max_length=1024)
+    auth: BodyAuth | None = None
+
+
+class AgentUpdate(Definition):
+    """The body of a new version."""
+
+    auth: BodyAuth | None = None
+
+
+class AgentRegister(AgentUpdate):
+    """The body that registers an agent."""
+
+    agent_id: str = Field(pattern=NAMED_ID_PATTERN)
+
+
+class AgentDeprecate(BaseModel):
+    """The body of a deprecation; it may be empty."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    auth: BodyAuth | None = None
+
+
+class RunOutput(Shape):
+    """A run's answer."""
+
+    type: Literal["text"]
+    text: str
+    artifacts: list[Any] | None = None
+
+
+class RunSummary(Shape):
+    """What a run came to so far."""
+
+    steps_total: int
+    tool_calls_total: int
+    model_calls_total: int
+    tokens_total: int
+    cost_usd: float
+
+
+class RunShape(Shape):
+    """A run."""
+
+    tenant_id: str
+    agent_id: str
+    run_id: str
+    status: Literal["queued", "running", "completed", "failed", "canceled"]
+    created_at: str = Field(json_schema_extra={"format": "date-time"})
+    started_at: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    completed_at: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    events_url: str
+    run_options: RunOptions
+    summary: RunSummary | None = None
+    output: RunOutput | None
+    error: ErrorObject | None
+    labels: dict[str, str] | None = None
+    correlation_id: str | None = None
+
+
+class RunAnswer(Shape):
+    """One run."""
+
+    run: RunShape
+    correlation_id: str
+
+
+class RunsAnswer(Shape):
+    """A page of runs, newest first."""
+
+    runs: list[RunShape]
+    next_cursor: str | None = None
+    correlation_id: str
+
+
+class AgentShape(Shape):
+    """An agent in its newest version."""
+
+    agent_id: str
+    tenant_id: str
+    status: Literal["active", "inactive", "deprecated"]
+    created_at: str = Field(json_schema_extra={"format": "date-time"})
+    updated_at: str = Field(json_schema_extra={"format": "date-time"})
+    name: str
+    description: str | None = None
+    version: str
+    model_ref: str
+    instructions: str | None = None
+    tools: list[str]
+    memory: MemoryScope | None = None
+    limits: Limits | None = None
+    trust_level: str | None = None
+    labels: dict[str, str] | None = None
+
+
+class AgentAnswer(Shape):
+    """One agent."""
+
+    agent: AgentShape
+    correlation_id: str
+
+
+class AgentsAnswer(Shape):
+    """A page of agents, by id."""
+
+    agents: list[AgentShape]
+    next_cursor: str | None = None
+    correlation_id: str
