@@ -1,5 +1,6 @@
 """The streams a node needs: made when they may be, checked when they are there."""
 
+import logging
 from typing import Any, Final, Literal
 
 from agentos.domain.errors import DependencyUnavailableError
@@ -15,6 +16,7 @@ EXECUTORS: Final = "executors"
 ACK_WAIT: Final = 3
 MAX_IN_HAND: Final = 100_000
 MAX_WAITING: Final = 200_000
+logger = logging.getLogger(__name__)
 
 
 class LogVanishedError(DependencyUnavailableError):
@@ -81,14 +83,15 @@ async def provision(
     """Make or check the streams of a node.
 
     With `expect_log` (the node has state) a missing log is `LogVanishedError`; without, it is
-    made. A log that does not fit is `LogMismatchError`. `durability` does not change the
-    stream: it is the server's `sync_interval` or the replicas; `process` is refused nowhere
-    here. Raises `DependencyUnavailableError` when NATS cannot be reached.
+    made. A log that does not fit is `LogMismatchError`. `durability` is what the node declares
+    and is said in the log line: it is made true by the server's `sync_interval` or by replicas,
+    which a client cannot see. Raises `DependencyUnavailableError` when NATS cannot be reached.
     """
     connection = await connect(nats_url, "agentos-provision")
     try:
         await ensure_log(connection, expect_log=expect_log, replicas=replicas)
         await ensure_work(connection)
+        logger.info("the log is in place, durability %s (declared)", durability)
     finally:
         await bounded_close(connection)
 
@@ -116,11 +119,11 @@ def check_log(config: dict[str, Any], wanted: dict[str, Any]) -> None:
     The number of replicas may differ: it is the operator's to change.
     """
     must = ("subjects", "storage", "retention", "max_age", "max_msgs", "max_bytes",
-            "max_msgs_per_subject", "discard", "allow_direct")  # fmt: skip
+            "max_msgs_per_subject", "discard", "allow_direct", "persist_mode")  # fmt: skip
     wrong = [
-        f"{key} is {config.get(key)!r}, not {wanted[key]!r}"
+        f"{key} is {config.get(key)!r}, not {wanted.get(key)!r}"
         for key in must
-        if config.get(key) != wanted[key]
+        if config.get(key) != wanted.get(key)
     ]
     if wrong:
         raise LogMismatchError(

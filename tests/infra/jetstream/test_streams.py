@@ -56,7 +56,13 @@ async def test_a_foreign_stream_of_the_logs_name_is_refused(own_nats_server: Emb
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("max_age", 1), ("max_msgs", 10), ("storage", "memory"), ("allow_direct", False)],
+    [
+        ("max_age", 1),
+        ("max_msgs", 10),
+        ("storage", "memory"),
+        ("allow_direct", False),
+        ("persist_mode", "async"),
+    ],
 )
 def test_a_stream_that_forgets_is_no_log(key: str, value: object) -> None:
     wanted = log_config(0, 1)
