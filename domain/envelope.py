@@ -8,7 +8,7 @@ envelope's own fields are always present.
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic_core import from_json, to_json
 
 from agentos.domain.auth import Principal
@@ -33,6 +33,17 @@ def fits_a_line(value: object) -> None:
     line that cannot be read would stop every reader of the log for ever.
     """
     from_json(b"[" * HEADROOM + to_json(value) + b"]" * HEADROOM)
+
+
+def _readable(value: Any) -> Any:
+    try:
+        fits_a_line(value)
+    except ValueError as exc:
+        raise ValueError("not valid Unicode, not JSON, or nested too deep") from exc
+    return value
+
+
+Readable: Final = AfterValidator(_readable)
 
 
 def is_none(value: object) -> bool:

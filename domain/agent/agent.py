@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos.domain.aggregate import Aggregate, Moment, next_event
-from agentos.domain.envelope import Event, Payload, by_type, is_none
+from agentos.domain.envelope import Event, Payload, Readable, by_type, is_none
 from agentos.domain.errors import ConflictError, InvalidStateTransitionError, NotFoundError
 from agentos.domain.ids import TOOL_ID_PATTERN
 from agentos.domain.subjects import StreamRef
@@ -47,7 +47,7 @@ class Definition(BaseModel):
     memory: MemoryScope | None = Field(default=None, exclude_if=is_none)
     limits: Limits | None = Field(default=None, exclude_if=is_none)
     trust_level: str | None = Field(default=None, max_length=64, exclude_if=is_none)
-    labels: dict[str, str] | None = Field(default=None, exclude_if=is_none)
+    labels: Annotated[dict[str, str] | None, Readable] = Field(default=None, exclude_if=is_none)
 
 
 class AgentRegistered(Payload):

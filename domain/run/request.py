@@ -1,13 +1,12 @@
 """What a caller asks for when it starts a run, in the contract's shape."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agentos.domain.agent.agent import ToolId
-from agentos.domain.envelope import fits_a_line, is_none
+from agentos.domain.envelope import Readable, is_none
 from agentos.domain.ids import FREE_ID_PATTERN
 
 FreeId = Annotated[str, Field(pattern=FREE_ID_PATTERN)]
@@ -23,14 +22,6 @@ def _fits(text: str) -> str:
     if size > MAX_INPUT_BYTES:
         raise ValueError("text is over 256 KiB")
     return text
-
-
-def _readable(value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    try:
-        fits_a_line(value)
-    except ValueError as exc:
-        raise ValueError("not valid Unicode, not JSON, or nested too deep") from exc
-    return value
 
 
 def _timezone(name: str) -> str:
@@ -58,12 +49,10 @@ class RunContext(_Part):
     channel: str | None = Field(default=None, max_length=256, exclude_if=is_none)
     user_id: FreeId | None = Field(default=None, exclude_if=is_none)
     session_id: FreeId | None = Field(default=None, exclude_if=is_none)
-    labels: Annotated[dict[str, str] | None, AfterValidator(_readable)] = Field(
+    labels: Annotated[dict[str, str] | None, Readable] = Field(
         default=None, max_length=64, exclude_if=is_none
     )
-    metadata: Annotated[dict[str, Any] | None, AfterValidator(_readable)] = Field(
-        default=None, exclude_if=is_none
-    )
+    metadata: Annotated[dict[str, Any] | None, Readable] = Field(default=None, exclude_if=is_none)
 
 
 class Tooling(_Part):

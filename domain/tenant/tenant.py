@@ -1,11 +1,11 @@
 """A tenant: who it is, what it is entitled to, and whether it may act."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos.domain.aggregate import Aggregate, Moment, next_event
-from agentos.domain.envelope import Event, Payload, by_type, is_none
+from agentos.domain.envelope import Event, Payload, Readable, by_type, is_none
 from agentos.domain.errors import (
     ConflictError,
     InvalidStateTransitionError,
@@ -54,7 +54,7 @@ class Profile(BaseModel):
     default_policy_id: str = Field(default="pol_default", pattern=r"^pol_[A-Za-z0-9_-]{1,100}$")
     entitlements: Entitlements = Entitlements()
     quotas: Quotas = Quotas()
-    policy: dict[str, Any] | None = Field(default=None, exclude_if=is_none)
+    policy: Annotated[dict[str, Any] | None, Readable] = Field(default=None, exclude_if=is_none)
     metadata: Metadata = Metadata()
 
 

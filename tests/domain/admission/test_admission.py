@@ -14,7 +14,7 @@ from agentos.domain.admission.admission import (
     admission_ref,
 )
 from agentos.domain.log import Recorded
-from agentos.domain.tenant.tenant import RunLimits
+from agentos.domain.tenant.quotas import RunLimits
 from tests.domain.given import T0, moment, state, types, written
 
 OPEN = RunLimits()

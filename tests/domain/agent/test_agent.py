@@ -121,6 +121,7 @@ def test_its_events_come_back_from_their_bytes() -> None:
         {"memory": {"namespace": ""}},
         {"labels": {"a": 1}},
         {"version": ""},
+        {"labels": {"\ud800": "x"}},
     ],
 )
 def test_a_definition_that_does_not_fit(bad: dict[str, object]) -> None:
