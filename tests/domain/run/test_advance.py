@@ -1,6 +1,7 @@
 """The agent loop, without a world: what follows from a run's state and nothing else."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -81,7 +82,7 @@ def test_advancing_again_asks_the_same_and_writes_nothing() -> None:
 
 @pytest.mark.parametrize("how", ["unknown", "denied", "not allowed"])
 def test_a_call_outside_is_recorded_refused_and_goes_back_to_the_model(how: str) -> None:
-    options = {
+    options: dict[str, Any] = {
         "unknown": {},
         "denied": {"tool_denymap": ["tool.echo"], "tool_allowlist": ["tool.echo"]},
         "not allowed": {"tool_allowlist": ["tool.time"]},

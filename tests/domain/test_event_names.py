@@ -1,0 +1,84 @@
+"""The names of all events, for ever: a name may be added here, none may go or change."""
+
+from collections.abc import Mapping
+
+from agentos.domain.admission.admission import Admission
+from agentos.domain.agent.agent import Agent
+from agentos.domain.aggregate import Aggregate
+from agentos.domain.envelope import Payload
+from agentos.domain.run.events import FINAL_TYPES, SHORT_NAMES
+from agentos.domain.run.run import Run
+from agentos.domain.tenant.tenant import Tenant
+
+AGGREGATES: tuple[type[Aggregate], ...] = (Run, Admission, Agent, Tenant)
+NAMES = {
+    "run": [
+        "agentos.model.completed",
+        "agentos.model.requested",
+        "agentos.run.cancel_requested",
+        "agentos.run.canceled",
+        "agentos.run.completed",
+        "agentos.run.created",
+        "agentos.run.failed",
+        "agentos.run.started",
+        "agentos.run.step.completed",
+        "agentos.run.step.started",
+        "agentos.tool.call.approval_required",
+        "agentos.tool.call.approved",
+        "agentos.tool.call.completed",
+        "agentos.tool.call.rejected",
+        "agentos.tool.call.requested",
+    ],
+    "quota": ["agentos.quota.balanced", "agentos.quota.released", "agentos.quota.reserved"],
+    "agent": ["agentos.agent.deprecated", "agentos.agent.registered", "agentos.agent.updated"],
+    "tenant": [
+        "agentos.tenant.created",
+        "agentos.tenant.deleted",
+        "agentos.tenant.disabled",
+        "agentos.tenant.enabled",
+        "agentos.tenant.updated",
+    ],
+}
+
+
+def all_payloads() -> Mapping[str, type[Payload]]:
+    """Return every registered payload class by its event's name."""
+    return {name: kind for aggregate in AGGREGATES for name, kind in aggregate.PAYLOADS.items()}
+
+
+def test_the_names_are_these() -> None:
+    assert {a.KIND: sorted(a.PAYLOADS) for a in AGGREGATES} == NAMES
+
+
+def test_no_two_aggregates_share_a_name() -> None:
+    assert len(all_payloads()) == sum(len(a.PAYLOADS) for a in AGGREGATES)
+
+
+def test_every_name_is_its_payloads_own() -> None:
+    assert all(name == kind.TYPE for name, kind in all_payloads().items())
+
+
+def test_every_payload_class_is_registered() -> None:
+    known = {k for k in Payload.__subclasses__() if k.__module__.startswith("agentos.domain")}
+    assert known == set(all_payloads().values())
+
+
+def test_the_final_ones() -> None:
+    assert {
+        "agentos.run.completed",
+        "agentos.run.failed",
+        "agentos.run.canceled",
+    } == FINAL_TYPES
+
+
+def test_the_short_names_of_filters() -> None:
+    assert SHORT_NAMES == {
+        "run.created": "agentos.run.created",
+        "run.completed": "agentos.run.completed",
+        "run.failed": "agentos.run.failed",
+        "step.started": "agentos.run.step.started",
+        "tool.requested": "agentos.tool.call.requested",
+        "tool.completed": "agentos.tool.call.completed",
+        "model.requested": "agentos.model.requested",
+        "model.completed": "agentos.model.completed",
+    }
