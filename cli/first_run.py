@@ -26,9 +26,9 @@ def show_first_run(console: Console, settings: Settings) -> bool:
             run = json.load(answer)["run"]
         console.print(f"  {run['run_id']} accepted")
         for event in _events(f"{base}{run['events_url']}", token):
-            kind, data = event["type"], json.dumps(event.get("data", {}))
+            kind, data = event["type"], json.dumps(event["payload"])
             console.print(
-                f"  {event['sequence']:>3} {kind} [dim]{escape(data)[:120]}[/]",
+                f"  {event['sequence']:>3} {kind} [dim]{escape(data[:100])}[/]",
                 soft_wrap=True,
                 highlight=False,
             )
@@ -64,4 +64,4 @@ def _show_commands(console: Console, base: str) -> None:
         f'  curl -N {base}/v1/runs/RUN_ID/events -H "Authorization: Bearer $TOKEN"',
     )
     for line in lines:
-        console.print(escape(line), soft_wrap=True, highlight=False)
+        console.print(line, markup=False, soft_wrap=True, highlight=False)

@@ -19,6 +19,13 @@ PROCESSES = {
     "projector": "agentos.projections.app",
 }
 
+_LOGS = "agentos logs prepare"
+_NEXT = {
+    "LogVanishedError": "restore the stream in NATS from a backup; to begin anew with no data: "
+    "agentos up --data-dir PATH",
+    "LogMismatchError": "use another NATS account, or correct the stream",
+}
+
 
 def main(arguments: list[str]) -> int:
     """Run the named process until it is told to stop; `prepare` is the one that ends by itself."""
@@ -54,8 +61,8 @@ def prepare(settings: Settings, steps: list[str]) -> int:
     try:
         asyncio.run(work())
     except Exception as exc:
-        next_step = getattr(exc, "next_step", "agentos logs prepare")
-        _report(failed="log", message=str(exc) or type(exc).__name__, next=next_step)
+        message = str(exc) or type(exc).__name__
+        _report(failed="log", message=message, next=_NEXT.get(type(exc).__name__, _LOGS))
         raise
     return 0
 

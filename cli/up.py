@@ -49,10 +49,9 @@ def up(  # noqa: PLR0917 - a command has the options it has
     }
     settings = node_settings(data_dir, flags)
     _remember(settings, flags)
-    code = bring_up("up", settings, as_json=as_json)
-    if foreground and code == 0:
-        _stay(NodePaths(settings.data_dir))
-    raise typer.Exit(code)
+    if foreground:
+        raise typer.Exit(_stay(settings, as_json=as_json))
+    raise typer.Exit(bring_up("up", settings, as_json=as_json))
 
 
 def redeploy(data_dir: DataDir = None, as_json: AsJson = False) -> None:
@@ -81,6 +80,8 @@ def bring_up(action: str, settings: Settings, *, as_json: bool) -> int:
     for event in watch_start(paths, process):
         events.append(event)
         phases.show(console, event)
+    if not events or events[-1]["event"] == "check":
+        console.print("the start was interrupted; next: agentos status")
     written = report.write(action, settings, events)
     if as_json:
         typer.echo(json.dumps(written.content, indent=1))
@@ -107,18 +108,22 @@ def _remember(settings: Settings, flags: dict[str, str | None]) -> None:
     update_marker(paths, flags=kept)
 
 
-def _stay(paths: NodePaths) -> None:
-    """Wait until the node ends; SIGINT and SIGTERM end it."""
+def _stay(settings: Settings, *, as_json: bool) -> int:
+    """Start the node and wait until it ends; SIGINT and SIGTERM end it, at any moment."""
 
     def end(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, end)
+    paths = NodePaths(settings.data_dir)
     try:
-        while supervisors(paths):
+        code = bring_up("up", settings, as_json=as_json)
+        while code == 0 and supervisors(paths):
             time.sleep(1)
+        return code
     except KeyboardInterrupt:
         stop_node(paths)
+        return 0
 
 
 def _text(port: int | None) -> str | None:

@@ -38,8 +38,9 @@ class NodeNotStartedError(SettingsError):
 def _variable(kind: str, default: str, text: str, *, hide: str = "", choices: str = "") -> Any:
     """Describe one variable; its name is `AGENTOS_` and the field's name in capitals.
 
-    `kind` is text, path, port, count, flag, list or host. `hide` says what of it is secret: `""`,
-    `"all"` or `"password"` (the one inside it); both may come from the file that `X_FILE` names.
+    `kind` is text, home, path, port, count, flag, list or host. `hide` says what of it is
+    secret: `""`, `"all"` or `"password"` (the one inside it); such a variable X may come from
+    the file that `X_FILE` names.
     """
     return field(
         repr=not hide,
@@ -58,7 +59,7 @@ class Settings:
     """The validated settings of one node; a field is named like its variable."""
 
     profile: Profile = _variable("text", "dev", "mode of the node", choices="demo dev prod")
-    data_dir: Path = _variable("path", ".agentos", "where the node keeps everything")
+    data_dir: Path = _variable("home", ".agentos", "where the node keeps everything")
     reports_dir: Path = _variable("path", "reports", "where up, validate and nuke write reports")
     host: str = _variable("host", "127.0.0.1", "address that the gateways listen on")
     orchestrator_port: int = _variable("port", "50081", "port of the orchestrator gateway")
@@ -344,6 +345,8 @@ def _parse(name: str, spec: Field[Any], text: str) -> Any:
     if choices and text not in choices:
         raise SettingsError([f"{name}={text!r} must be one of: {', '.join(choices)}"])
     match spec.metadata["kind"]:
+        case "home":  # one name for one directory, however it is reached
+            return Path(text).expanduser().resolve()
         case "path":
             return Path(text).expanduser().absolute() if text else None
         case "port":

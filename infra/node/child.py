@@ -74,7 +74,10 @@ class Child:
 
         Raises `NodeError` when it ends or takes too long before it is ready for the first time.
         """
-        await self._spawn()
+        try:
+            await self._spawn()
+        except OSError as exc:
+            raise NodeError(self.spec.name, f"{self.spec.name}: {exc}", "agentos doctor") from exc
         self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.spec.name}")
         if not await self._becomes_ready():
             raise NodeError(

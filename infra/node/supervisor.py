@@ -18,6 +18,7 @@ from agentos.infra.node.errors import NodeError
 from agentos.infra.node.files import write_object
 from agentos.infra.node.logfiles import tail_of
 from agentos.infra.node.paths import NodePaths
+from agentos.infra.node.ports import PortTakenError
 from agentos.infra.node.progress import Progress
 from agentos.infra.node.startup import Startup
 from agentos.infra.node.workers import Preparation, own_processes
@@ -98,7 +99,7 @@ class Supervisor:
 
     async def _start(self) -> bool:
         try:
-            facts = await self._startup.run(self._version)
+            facts = await self._run_startup()
         except NodeError as exc:
             self._note("error", str(exc), check=exc.check, next=exc.next_step)
             log = tail_of(self._paths, exc.service) if exc.service else []
@@ -111,6 +112,12 @@ class Supervisor:
         self._note("info", "the node is ready", durability=facts["durability"])
         self._progress.done(mode=self._settings.profile, **facts)
         return True
+
+    async def _run_startup(self) -> dict[str, Any]:
+        try:
+            return await self._startup.run(self._version)
+        except (OSError, PortTakenError) as exc:  # a full disk, a directory that went away
+            raise NodeError("start", f"{type(exc).__name__}: {exc}", "agentos doctor") from exc
 
     async def _keep(self, spec: Spec) -> Child:
         child = Child(spec, self._paths.log_of(spec.name), self._note, self._write_state)

@@ -168,6 +168,23 @@ def test_a_failed_start_says_what_failed_and_what_to_do(terminal: Terminal) -> N
     assert "next: " in refused.stderr
 
 
+def test_a_node_in_the_foreground_ends_with_its_command(terminal: Terminal) -> None:
+    program = (
+        "import agentos.cli.up as up, agentos.cli.main as main\n"
+        "from tests.infra.node.stub_node import start_stub_node\n"
+        "up.start_supervisor = lambda s: start_stub_node("
+        f"s.child_environment() | {{'PYTHONPATH': {terminal.environ['PYTHONPATH']!r}}})\n"
+        "main.main()\n"
+    )
+    command = [sys.executable, "-c", program, "up", "--mode", "dev", "--foreground"]
+    process = subprocess.Popen(command, env=terminal.environ, stdout=subprocess.DEVNULL)
+    eventually(lambda: terminal.run("status").exit_code == 0, within=20)
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(20) == 0
+    assert terminal.run("status").exit_code == 3
+
+
 def test_nuke_asks_first_and_hard_removes_all(terminal: Terminal) -> None:
     terminal.run("up", "--mode", "dev")
     (terminal.paths.data / "not-ours").write_text("stays")
