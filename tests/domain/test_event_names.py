@@ -1,16 +1,20 @@
 """The names of all events, for ever: a name may be added here, none may go or change."""
 
+import importlib
+import pkgutil
 from collections.abc import Mapping
 
+from agentos import domain
 from agentos.domain.admission.admission import Admission
 from agentos.domain.agent.agent import Agent
 from agentos.domain.aggregate import Aggregate
 from agentos.domain.envelope import Payload
+from agentos.domain.key.key import Key
 from agentos.domain.run.events import FINAL_TYPES, SHORT_NAMES
 from agentos.domain.run.run import Run
 from agentos.domain.tenant.tenant import Tenant
 
-AGGREGATES: tuple[type[Aggregate], ...] = (Run, Admission, Agent, Tenant)
+AGGREGATES: tuple[type[Aggregate], ...] = (Run, Admission, Agent, Tenant, Key)
 NAMES = {
     "run": [
         "agentos.model.completed",
@@ -30,6 +34,7 @@ NAMES = {
         "agentos.tool.call.requested",
     ],
     "quota": ["agentos.quota.balanced", "agentos.quota.released", "agentos.quota.reserved"],
+    "key": ["agentos.key.issued", "agentos.key.revoked", "agentos.key.rotated"],
     "agent": ["agentos.agent.deprecated", "agentos.agent.registered", "agentos.agent.updated"],
     "tenant": [
         "agentos.tenant.created",
@@ -59,6 +64,8 @@ def test_every_name_is_its_payloads_own() -> None:
 
 
 def test_every_payload_class_is_registered() -> None:
+    for module in pkgutil.walk_packages(domain.__path__, "agentos.domain."):
+        importlib.import_module(module.name)
     known = {k for k in Payload.__subclasses__() if k.__module__.startswith("agentos.domain")}
     assert known == set(all_payloads().values())
 
