@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentos.domain.agent.agent import Definition, Limits, MemoryScope
+from agentos.domain.agent.agent import Definition
 from agentos.domain.ids import NAMED_ID_PATTERN
-from agentos.domain.run.request import RunOptions, RunRequest
+from agentos.domain.run.request import RunRequest
 from agentos.gateways.http.bodies import BodyAuth
 from agentos.gateways.http.schemas import ErrorObject, Shape
 
@@ -64,6 +64,16 @@ class RunSummary(Shape):
     cost_usd: float
 
 
+class RunOptionsShape(Shape):
+    """How the run is executed; what was left out has its default."""
+
+    priority: Literal["low", "normal", "high"]
+    timeout_ms: int
+    max_steps: int
+    stream_events: bool
+    dry_run: bool
+
+
 class RunShape(Shape):
     """A run."""
 
@@ -75,7 +85,7 @@ class RunShape(Shape):
     started_at: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
     completed_at: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
     events_url: str
-    run_options: RunOptions
+    run_options: RunOptionsShape
     summary: RunSummary | None = None
     output: RunOutput | None
     error: ErrorObject | None
@@ -98,6 +108,21 @@ class RunsAnswer(Shape):
     correlation_id: str
 
 
+class AgentMemory(Shape):
+    """Which memory an agent uses."""
+
+    namespace: str
+
+
+class AgentLimits(Shape):
+    """What one run of an agent may use at most."""
+
+    max_steps: int | None = None
+    timeout_ms: int | None = None
+    max_tokens_per_request: int | None = None
+    cost_budget_usd: float | None = None
+
+
 class AgentShape(Shape):
     """An agent in its newest version."""
 
@@ -112,8 +137,8 @@ class AgentShape(Shape):
     model_ref: str
     instructions: str | None = None
     tools: list[str]
-    memory: MemoryScope | None = None
-    limits: Limits | None = None
+    memory: AgentMemory | None = None
+    limits: AgentLimits | None = None
     trust_level: str | None = None
     labels: dict[str, str] | None = None
 
