@@ -155,8 +155,10 @@ class JetStreamLog:
         headers_only: bool = False,
     ) -> AsyncIterator[TailBatch]:
         """Read everything behind position `after`, then go on live; as `EventLog.tail`."""
-        chosen: Sequence[str | None] = tuple(dict.fromkeys(kinds)) or (None,)
-        filters = tuple(log_filter(self._partition, tenant_id, kind) for kind in chosen)
+        filters: tuple[str, ...] = ()
+        if kinds or tenant_id is not None:
+            chosen: Sequence[str | None] = tuple(dict.fromkeys(kinds)) or (None,)
+            filters = tuple(log_filter(self._partition, tenant_id, kind) for kind in chosen)
         return tail(self._connection, Selection(self._stream, filters, headers_only), after)
 
     async def head(self) -> int:

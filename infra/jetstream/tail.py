@@ -19,11 +19,12 @@ from agentos.infra.jetstream.wire import decode, parse_headers
 BATCH: Final = 512
 INACTIVE: Final = 15.0
 GONE_AFTER: Final = 2.0
+CREATE_TIMEOUT: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What of a stream is read."""
+    """What of a stream is read; without filters all of it, which the server does fastest."""
 
     stream: str
     filters: tuple[str, ...]
@@ -81,12 +82,13 @@ class Reader:
     async def _create(self) -> None:
         self.close()
         name = self._connection.new_inbox().rpartition(".")[2]
+        filters = self._selection.filters
         config: dict[str, Any] = {
             "name": name,
             "ack_policy": "none",
             "replay_policy": "instant",
             **self._start(),
-            "filter_subjects": list(self._selection.filters),
+            **({"filter_subjects": list(filters)} if filters else {}),
             "headers_only": self._selection.headers_only,
             "inactive_threshold": int(INACTIVE * NS),
             "mem_storage": True,
@@ -100,6 +102,7 @@ class Reader:
             self._connection,
             f"CONSUMER.CREATE.{stream}.{name}",
             {"stream_name": stream, "config": config, "action": "create"},
+            timeout=CREATE_TIMEOUT,  # several filters over millions of subjects take a second
         )
         self._consumer = name
         self._consumed = 0

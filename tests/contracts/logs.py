@@ -58,6 +58,17 @@ async def collect(tail: AsyncIterator[TailBatch], number: int) -> list[Recorded]
     return records
 
 
+async def past(tail: AsyncIterator[TailBatch]) -> list[Recorded]:
+    """Return what a tail reads until it caught up, and close it."""
+    records: list[Recorded] = []
+    while True:
+        batch = await anext(tail)
+        records += batch.records
+        if batch.caught_up:
+            await close(tail)
+            return records
+
+
 async def close(tail: AsyncIterator[TailBatch]) -> None:
     """Close a tail."""
     await tail.aclose()  # type: ignore[attr-defined]  # every adapter's is a generator

@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentos.domain.errors import AppendConflictError
-from agentos.domain.log import Commit, Recorded, void_commit
+from agentos.domain.log import Commit, void_commit
 from agentos.domain.ports import EventLog
 from agentos.domain.subjects import StreamRef
 from agentos.infra.memory.log import MemoryLog
-from tests.contracts.logs import close, commit, jetstream_log, new_id
+from tests.contracts.logs import commit, jetstream_log, new_id, past
 from tests.infra.embedded import EmbeddedNats
 
 REFS = [
@@ -45,19 +45,6 @@ async def append(log: EventLog, mine: Commit, expected: int) -> int | str:
         return "conflict"
 
 
-async def past(log: EventLog, *selection: Any) -> Any:
-    """Return what a tail reads until it caught up."""
-    after, some_kinds, tenant, headers_only = selection
-    tail = log.tail(after=after, kinds=some_kinds, tenant_id=tenant, headers_only=headers_only)
-    records: list[Recorded] = []
-    while True:
-        batch = await anext(tail)
-        records += batch.records
-        if batch.caught_up:
-            await close(tail)
-            return records
-
-
 async def answers(log: EventLog, made: list[tuple[Commit, int]], step: tuple[Any, ...]) -> Any:
     """Return what a log says to one step that reads."""
     name, *arguments = step
@@ -65,7 +52,10 @@ async def answers(log: EventLog, made: list[tuple[Commit, int]], step: tuple[Any
         case "read":
             return await log.read(arguments[0], after=arguments[1])
         case "tail":
-            return await past(log, *arguments)
+            after, some_kinds, tenant, headers_only = arguments
+            return await past(
+                log.tail(after=after, kinds=some_kinds, tenant_id=tenant, headers_only=headers_only)
+            )
         case "repeat":
             return await append(log, *made[arguments[0] % len(made)]) if made else None
         case _:
