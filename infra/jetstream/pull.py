@@ -55,6 +55,7 @@ class Pull:
         self._buffer: list[Delivered] = []
         self._waiters: set[asyncio.Future[None]] = set()
         self._heard = 0.0
+        self._misses = 0
         self._stop: Callable[[], None] | None = None
         self.outstanding = 0
         self.broken = False
@@ -86,7 +87,7 @@ class Pull:
             "idle_heartbeat": int(HEARTBEAT * NS),
         }
         if self.outstanding <= 0:
-            self._heard = asyncio.get_running_loop().time()
+            self._hear()
         try:
             self._connection.post(self._next, orjson.dumps(request), reply=self._inbox)
             self.outstanding += batch
@@ -101,11 +102,16 @@ class Pull:
             taken, self._buffer = self._buffer[:limit], self._buffer[limit:]
         return taken
 
-    @property
     def silent(self) -> bool:
-        """Whether not even a heartbeat came while something was asked for."""
+        """Whether not even a heartbeat came while something was asked for.
+
+        True from the second look on: a loop that was held up first reads what has come.
+        """
         now = asyncio.get_running_loop().time()
-        return self.outstanding > 0 and now - self._heard > SILENCE
+        if self.outstanding <= 0 or now - self._heard <= SILENCE:
+            return False
+        self._misses += 1
+        return self._misses > 1
 
     async def wait(self, timeout: float) -> None:
         """Wait until something came, were it a heartbeat, at most `timeout` seconds."""
@@ -130,13 +136,17 @@ class Pull:
         self._wake()
 
     def _on_message(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self._hear()
         if headers.startswith(STATUS):
             self._on_status(headers)
         else:
             self.outstanding -= 1
             self._buffer.append(Delivered(subject, reply, data, headers))
         self._wake()
+
+    def _hear(self) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        self._misses = 0
 
     def _on_status(self, headers: bytes) -> None:
         if headers.startswith(b"NATS/1.0 100"):

@@ -12,7 +12,7 @@ from agentos.domain.ports import WorkItem
 from agentos.domain.subjects import WORK_STREAM, StreamRef, work
 from agentos.infra.jetstream import api
 from agentos.infra.jetstream.connection import Connection, DisconnectedError
-from agentos.infra.jetstream.pull import SILENCE, Delivered, Pull
+from agentos.infra.jetstream.pull import HEARTBEAT, Delivered, Pull
 from agentos.infra.jetstream.streams import EXECUTORS, ensure_work
 
 ACK: Final = b"+ACK"
@@ -63,10 +63,10 @@ class JetStreamQueue:
                 return []
             if pull.outstanding + pull.buffered < max(1, limit // 2):
                 pull.want(limit - pull.outstanding - pull.buffered)
-            await pull.wait(min(SILENCE, left))
+            await pull.wait(min(HEARTBEAT, left))
             if items := [decode_item(message) for message in pull.take(limit)]:
                 return items
-            if pull.silent:
+            if pull.silent():
                 pull.broken = True
             if left <= 0:
                 return []

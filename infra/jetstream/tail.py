@@ -13,7 +13,7 @@ from typing import Any, Final
 from agentos.domain.log import Recorded, TailBatch
 from agentos.infra.jetstream import api
 from agentos.infra.jetstream.connection import Connection, DisconnectedError
-from agentos.infra.jetstream.pull import NS, SILENCE, Delivered, Pull, place
+from agentos.infra.jetstream.pull import HEARTBEAT, NS, Delivered, Pull, place
 from agentos.infra.jetstream.wire import decode, parse_headers
 
 BATCH: Final = 512
@@ -125,10 +125,10 @@ class Reader:
                 continue
             if pull.outstanding <= BATCH // 2:
                 pull.want(BATCH)
-            await pull.wait(SILENCE)
+            await pull.wait(HEARTBEAT)
             if records := self._records(pull, pull.take()):
                 return records
-            if pull.silent:
+            if pull.silent():
                 pull.broken = True
             elif pull.idle and not self.caught_up:
                 # Nothing more came in a heartbeat's time: a purge took what was announced.

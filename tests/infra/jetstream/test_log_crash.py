@@ -1,6 +1,7 @@
 """The log across restarts and crashes of its broker."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -255,3 +256,37 @@ async def test_a_tail_ends_when_its_connection_is_closed(
         await asyncio.sleep(0)
     with pytest.raises(DependencyUnavailableError, match="closed"):
         await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_loop_that_was_held_up_keeps_its_consumer(
+    log: JetStreamLog, connection: Connection
+) -> None:
+    tail = log.tail(after=0)
+    await anext(tail)
+    before = await api.call(connection, f"CONSUMER.NAMES.{stream_name(0)}")
+    waiting = asyncio.ensure_future(anext(tail))
+    await connection.flush()
+    time.sleep(1.8)  # noqa: ASYNC251  # this is what is tested
+    await log.append(commit(run("a")), expected=0)
+    assert [r.position for r in (await asyncio.wait_for(waiting, 5)).records] == [1]
+    after = await api.call(connection, f"CONSUMER.NAMES.{stream_name(0)}")
+    assert before["consumers"] == after["consumers"]
+    await close(tail)
+
+
+async def test_a_consumer_that_fell_silent_is_replaced(
+    own_nats_server: EmbeddedNats, log: JetStreamLog, connection: Connection
+) -> None:
+    tail = log.tail(after=0)
+    await anext(tail)
+    waiting = asyncio.ensure_future(anext(tail))
+    await connection.flush()
+    # The consumer hears no more: its requests go nowhere and it says nothing.
+    for sid, subscription in connection._subs.items():
+        if "*" not in subscription.subject:
+            connection._write(b"UNSUB %d\r\n" % sid)
+    async with connected(own_nats_server.url) as other:
+        await JetStreamLog(other).append(commit(run("a")), expected=0)
+    batch = await asyncio.wait_for(waiting, 10)
+    assert [r.position for r in batch.records] == [1]
+    await close(tail)
