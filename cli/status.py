@@ -1,5 +1,6 @@
 """`agentos status`."""
 
+import asyncio
 import json
 import urllib.error
 import urllib.request
@@ -89,8 +90,6 @@ def _answers(endpoint: str) -> bool:
 
 def _last_sequence(settings: Settings, paths: NodePaths) -> int | None:
     if settings.nats_url:
-        import asyncio  # noqa: PLC0415 - only for a NATS of someone else's
-
         return asyncio.run(_ask_nats(settings.nats_url))
     server = nats_server.load_nats(paths.nats)
     return server.last_sequence(_LOG_STREAM) if server else None
@@ -100,12 +99,16 @@ async def _ask_nats(url: str) -> int | None:
     import nats  # noqa: PLC0415 - heavy
     from nats.errors import Error  # noqa: PLC0415 - as above
 
+    async def quiet(_error: Exception) -> None:
+        return
+
     try:
-        client = await nats.connect(url, allow_reconnect=False, connect_timeout=2)
-        try:
-            return int((await client.jetstream().stream_info(_LOG_STREAM)).state.last_seq)
-        finally:
-            await client.close()
+        async with asyncio.timeout(3):
+            client = await nats.connect(url, error_cb=quiet, max_reconnect_attempts=1)
+            try:
+                return int((await client.jetstream().stream_info(_LOG_STREAM)).state.last_seq)
+            finally:
+                await client.close()
     except (OSError, Error):
         return None
 

@@ -151,12 +151,6 @@ def configure_postgres(data_dir: Path) -> PostgresServer:
     Raises `PostgresVersionError`, `PostgresSetupError`, `PostgresBinaryMissingError`.
     """
     server = _place(data_dir)
-    if not server.data.exists():
-        _create_cluster(server)
-    _check_version(server)
-    config = _CONFIG.format(socket_dir=str(server.socket_dir).replace("'", "''"))
-    _write_as(server.user, server.data / "postgresql.conf", config)
-    _write_as(server.user, server.data / "pg_hba.conf", _ACCESS)
     write_object(
         data_dir / "postgres.json",
         {
@@ -165,6 +159,12 @@ def configure_postgres(data_dir: Path) -> PostgresServer:
             "socket_dir": str(server.socket_dir),
         },
     )
+    if not server.data.exists():
+        _create_cluster(server)
+    _check_version(server)
+    config = _CONFIG.format(socket_dir=str(server.socket_dir).replace("'", "''"))
+    _write_as(server.user, server.data / "postgresql.conf", config)
+    _write_as(server.user, server.data / "pg_hba.conf", _ACCESS)
     return server
 
 
@@ -211,7 +211,9 @@ def _place(data_dir: Path) -> PostgresServer:
     home = data_dir / "postgres"
     if user and not (user.enters(data_dir) and user.runs(programs / "initdb")):
         home = SHARED_HOME / _digest(data_dir)
-        SHARED_HOME.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not SHARED_HOME.exists():
+            SHARED_HOME.mkdir(parents=True)
+            SHARED_HOME.chmod(0o755)
         _own_directory(home, user)
         programs = _copied(programs, home)
     _own_directory(home, user)
@@ -254,6 +256,8 @@ def _copied(programs: Path, home: Path) -> Path:
         libraries = package.with_name(f"{package.name}.libs")
         if libraries.is_dir():
             shutil.copytree(libraries, partial / libraries.name, symlinks=True)
+        for made in (partial, inside.parent):  # the others have the modes of what was copied
+            made.chmod(0o755)
         partial.rename(target)
     return copied
 

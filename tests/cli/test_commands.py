@@ -18,7 +18,7 @@ from agentos.cli.main import app
 from agentos.cli.node_client import stop_node
 from agentos.infra.node.paths import NodePaths
 from agentos.infra.settings import Settings
-from tests.infra.embedded import EmbeddedPostgres, alive, eventually, short_directory
+from tests.infra.embedded import EmbeddedNats, EmbeddedPostgres, alive, eventually, short_directory
 from tests.infra.node.stub_node import environment, start_stub_node
 
 
@@ -247,3 +247,16 @@ def test_doctor_names_the_next_step_of_what_failed(terminal: Terminal) -> None:
     result = terminal.shell("doctor")
     assert result.returncode == 1
     assert "next: make room" in result.stdout
+
+
+def test_status_asks_a_nats_of_someone_else_too(
+    terminal: Terminal, nats_server: EmbeddedNats
+) -> None:
+    terminal.environ["AGENTOS_NATS_URL"] = nats_server.url
+    found = json.loads(terminal.shell("status", "--json").stdout)
+    assert set(found["log"]) == {"last_sequence"}
+    assert found["durability"].endswith("declared, not verified")
+    terminal.environ["AGENTOS_NATS_URL"] = "nats://127.0.0.1:1"
+    unreachable = terminal.shell("status", "--json")
+    assert unreachable.returncode == 3
+    assert json.loads(unreachable.stdout)["log"] == {"last_sequence": None}

@@ -21,7 +21,9 @@ def test_a_data_directory_out_of_reach_moves_postgres_and_opens_nothing() -> Non
     closed = Path(tempfile.mkdtemp(prefix="aos-closed-"))
     data = closed / "data"
     data.mkdir(mode=0o711)
+    before = os.umask(0o077)  # the supervisor's
     server = configure_postgres(data)
+    os.umask(before)
     try:
         assert server.home.parent == SHARED_HOME
         assert stat.S_IMODE(closed.stat().st_mode) == 0o700

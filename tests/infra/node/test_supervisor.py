@@ -18,7 +18,7 @@ from agentos.infra.node.control import NoSupervisorError, ask
 from agentos.infra.node.leftovers import node_leftovers, supervisors
 from agentos.infra.node.marker import update_marker
 from agentos.infra.node.paths import NodePaths
-from tests.infra.embedded import EmbeddedPostgres, alive, eventually, short_directory
+from tests.infra.embedded import EmbeddedNats, EmbeddedPostgres, alive, eventually, short_directory
 from tests.infra.node.stub_node import environment, start_stub_node
 
 
@@ -221,3 +221,41 @@ def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
     paths = NodePaths(tmp_path / ("x" * 120))
     assert len(str(paths.control)) < 100
     assert str(NodePaths(Path("/srv/n")).control) == "/srv/n/run/control.sock"
+
+
+def test_with_servers_of_someone_else_none_is_started(
+    make_node: Callable[..., Node], postgres_server: EmbeddedPostgres, nats_server: EmbeddedNats
+) -> None:
+    node = make_node(
+        AGENTOS_NATS_URL=nats_server.url,
+        AGENTOS_POSTGRES_DSN=postgres_server.dsn,
+        AGENTOS_DURABILITY="power",
+    )
+    done = node.start()[-1]
+    assert done["event"] == "done"
+    assert done["durability"].endswith("declared, not verified")
+    assert set(node.processes()) == {"gateway", "executor-1", "executor-2"}
+    assert nats_server.server.password not in node.paths.runtime.read_text()
+    assert nats_server.server.password not in node.paths.state.read_text()
+
+
+def test_two_starts_at_once_are_one_node(
+    make_node: Callable[..., Node], postgres_server: EmbeddedPostgres
+) -> None:
+    node = make_node(AGENTOS_POSTGRES_DSN=postgres_server.dsn)
+    both = [start_stub_node(node.environ) for _ in range(2)]
+    node.supervisors += both
+    for process in both:
+        assert list(watch_start(node.paths, process))[-1]["event"] == "done"
+    eventually(lambda: sorted(str(p.poll()) for p in both) == ["0", "None"])
+    assert len(supervisors(node.paths)) == 1
+
+
+def test_a_stop_in_the_middle_of_a_start_leaves_nothing(make_node: Callable[..., Node]) -> None:
+    node = make_node()
+    process = start_stub_node(node.environ)
+    node.supervisors.append(process)
+    eventually(lambda: describe(node.paths) is not None)
+    stop_node(node.paths)
+    assert process.wait(10) == 0
+    assert node_leftovers(node.paths) == []
