@@ -12,6 +12,7 @@ from agentos.domain.subjects import StreamRef, stream_name
 from agentos.infra.jetstream import api
 from agentos.infra.jetstream.connection import Connection, DisconnectedError, Reply
 from agentos.infra.jetstream.log import JetStreamLog
+from agentos.infra.jetstream.pull import SILENCE, Pull
 from agentos.infra.jetstream.streams import ensure_log
 from tests.contracts.logs import close, collect, commit, connected, run
 from tests.infra.embedded import EmbeddedNats
@@ -258,19 +259,21 @@ async def test_a_tail_ends_when_its_connection_is_closed(
         await asyncio.wait_for(waiting, 5)
 
 
-async def test_a_loop_that_was_held_up_keeps_its_consumer(
+async def test_a_loop_that_was_held_up_reads_before_it_calls_a_consumer_silent(
     log: JetStreamLog, connection: Connection
 ) -> None:
     tail = log.tail(after=0)
     await anext(tail)
-    before = await api.call(connection, f"CONSUMER.NAMES.{stream_name(0)}")
-    waiting = asyncio.ensure_future(anext(tail))
+    names = await api.call(connection, f"CONSUMER.NAMES.{stream_name(0)}")
+    pull = Pull(connection, stream_name(0), names["consumers"][0])
+    await pull.open()
+    pull.want(1)
     await connection.flush()
-    time.sleep(1.8)  # noqa: ASYNC251  # this is what is tested
-    await log.append(commit(run("a")), expected=0)
-    assert [r.position for r in (await asyncio.wait_for(waiting, 5)).records] == [1]
-    after = await api.call(connection, f"CONSUMER.NAMES.{stream_name(0)}")
-    assert before["consumers"] == after["consumers"]
+    time.sleep(SILENCE + 0.2)  # noqa: ASYNC251  # this is what is tested
+    assert not pull.silent(), "heartbeats wait in the socket"
+    await pull.wait(5)
+    assert not pull.silent()
+    pull.close()
     await close(tail)
 
 
