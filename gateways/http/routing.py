@@ -1,5 +1,6 @@
 """A route that knows its scope: credential, tenant and scope are settled before its endpoint."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -134,7 +135,7 @@ def add(app: FastAPI, method: str, path: str, endpoint: Endpoint, about: Describ
         methods=[method],
         response_model=None,
         summary=about.summary,
-        description=endpoint.__doc__,
+        description=inspect.getdoc(endpoint),
         operation_id=endpoint.__name__,
         tags=[about.tag],
         responses=_responses(about),

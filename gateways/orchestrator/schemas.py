@@ -8,7 +8,7 @@ from agentos.domain.agent.agent import Definition
 from agentos.domain.ids import NAMED_ID_PATTERN
 from agentos.domain.run.request import RunRequest
 from agentos.gateways.http.bodies import BodyAuth
-from agentos.gateways.http.schemas import ErrorObject, Shape
+from agentos.gateways.http.schemas import Shape
 
 
 class RunCreate(RunRequest):
@@ -64,6 +64,15 @@ class RunSummary(Shape):
     cost_usd: float
 
 
+class RunError(Shape):
+    """Why a run failed."""
+
+    code: str
+    message: str
+    retryable: bool | None = None
+    details: dict[str, Any] | None = None
+
+
 class RunOptionsShape(Shape):
     """How the run is executed; what was left out has its default."""
 
@@ -88,7 +97,7 @@ class RunShape(Shape):
     run_options: RunOptionsShape
     summary: RunSummary | None = None
     output: RunOutput | None
-    error: ErrorObject | None
+    error: RunError | None
     labels: dict[str, str] | None = None
     correlation_id: str | None = None
 
