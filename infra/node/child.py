@@ -154,9 +154,10 @@ class Child:
                 return
             if time.monotonic() - started > _HEALTHY_AFTER or self._restart_asked:
                 delay = _FIRST_DELAY
-            self._say_ended(code, delay)
-            await asyncio.sleep(0 if self._restart_asked else delay)
+            wait = 0.0 if self._restart_asked else delay
             self._restart_asked = False
+            self._say_ended(code, wait)
+            await asyncio.sleep(wait)
             delay = min(delay * 2, _LONGEST_DELAY)
             await self._start_again()
             self._again.set()

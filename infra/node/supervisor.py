@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from agentos.infra.node.child import Child, Spec, now
 from agentos.infra.node.control import Message
 from agentos.infra.node.control_server import ControlServer
+from agentos.infra.node.disk_watch import DiskWatch
 from agentos.infra.node.durability import durability_words
 from agentos.infra.node.errors import NodeError
 from agentos.infra.node.files import write_object
@@ -26,6 +27,7 @@ from agentos.infra.settings import Settings
 
 _LEVELS = ("debug", "info", "warning", "error")
 _SERVERS = ("nats", "postgres")
+_DISK_EVERY = 1.0
 
 
 class Supervisor:
@@ -48,6 +50,7 @@ class Supervisor:
         self._started_at = now()
         self._stop = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
         preparation = Preparation(settings, *_steps(settings)) if prepare else None
         self._startup = Startup(settings, self._progress, self._keep, workers, preparation)
 
@@ -109,6 +112,8 @@ class Supervisor:
             self._change("failed")
             return False
         self._change("ready")
+        if "nats" in self._children:
+            self._watching = asyncio.create_task(self._watch_disk(), name="watch the disk")
         self._note("info", "the node is ready", durability=facts["durability"])
         self._progress.done(mode=self._settings.profile, **facts)
         return True
@@ -125,7 +130,23 @@ class Supervisor:
         await child.start()
         return child
 
+    async def _watch_disk(self) -> None:
+        watch = DiskWatch(self._paths.log_of("nats"), self._paths.nats)
+        while True:
+            await asyncio.sleep(_DISK_EVERY)
+            with contextlib.suppress(OSError):
+                if watch.must_restart():
+                    self._note("warning", "there is room on the disk again; nats starts anew")
+                    await self._children["nats"].restart()
+                    watch.restarted()
+                    self._change("ready")
+                elif watch.full and self._state == "ready":
+                    self._change("degraded")
+                    self._note("error", "the disk is full: nothing is accepted; make room")
+
     async def _stop_children(self) -> None:
+        if self._watching:
+            self._watching.cancel()
         own = [c for name, c in self._children.items() if name not in _SERVERS]
         servers = [c for name, c in self._children.items() if name in _SERVERS]
         for group in (own, servers):

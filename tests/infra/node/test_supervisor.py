@@ -259,3 +259,15 @@ def test_a_stop_in_the_middle_of_a_start_leaves_nothing(make_node: Callable[...,
     stop_node(node.paths)
     assert process.wait(10) == 0
     assert node_leftovers(node.paths) == []
+
+
+def test_a_broker_that_met_a_full_disk_is_started_anew_when_there_is_room(
+    make_node: Callable[..., Node], postgres_server: EmbeddedPostgres
+) -> None:
+    node = make_node(AGENTOS_POSTGRES_DSN=postgres_server.dsn)
+    node.start()
+    before = node.processes()["nats"]["pid"]
+    with node.paths.log_of("nats").open("a") as log:
+        log.write("[ERR] JetStream failed to store a msg: no space left on device\n")
+    eventually(lambda: node.processes()["nats"]["pid"] not in (before, None))
+    eventually(lambda: node.processes()["nats"]["state"] == "running")
