@@ -14,6 +14,7 @@ from pydantic_core import from_json, to_json
 from agentos.domain.auth import Principal
 
 SCHEMA_VERSION: Final = 1
+NO_TRACE: Final = "00-00000000000000000000000000000000-0000000000000000-00"
 HEADROOM: Final = 32
 
 

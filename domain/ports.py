@@ -73,7 +73,7 @@ class EventLog(Protocol):
         """Read everything behind position `after`, then go on live, without gap or repeat.
 
         Restricted to `kinds` and to one tenant where given. The first batch comes at once,
-        empty when nothing was waiting; later batches hold at least one record. With
+        empty when nothing was waiting; a later one may be empty too. With
         `headers_only` the bodies are empty. It survives a restart of the broker. Raises
         `DependencyUnavailableError` when the log is gone. Close it with `aclose()`.
         """

@@ -10,7 +10,7 @@ import structlog
 from agentos.domain.admission.admission import Admission, Decision, admission_ref
 from agentos.domain.aggregate import FoldError, Moment
 from agentos.domain.auth import SYSTEM_PRINCIPAL
-from agentos.domain.envelope import Origin
+from agentos.domain.envelope import NO_TRACE, Origin
 from agentos.domain.errors import (
     AgentOSError,
     AppendConflictError,
@@ -30,7 +30,6 @@ BATCH: Final = 256
 MAX_WAITING: Final = 10_000
 FREE_DELAY_S: Final = 0.01
 logger = structlog.get_logger()
-NO_TRACE: Final = "00-00000000000000000000000000000000-0000000000000000-00"
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from faststream.nats import NatsBroker
 from agentos.domain.run.idempotency import EPOCH_MS
 from agentos.domain.subjects import HANDLERS_GROUP, StreamRef, command, heartbeat
 from agentos.handlers.admission import AdmissionDesks
+from agentos.handlers.audit import record_denials_for_ever
 from agentos.handlers.crash import crash_at, never
 from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
@@ -114,6 +115,7 @@ async def serve(settings: Settings) -> None:
     tasks += [
         asyncio.create_task(sweep_for_ever(parts)),
         asyncio.create_task(_beat(parts)),
+        asyncio.create_task(record_denials_for_ever(parts)),
     ]
     log.info("handlers ready", unfinished_runs=unfinished, position=start)
     waiting = asyncio.create_task(stop.wait())

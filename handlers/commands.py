@@ -52,3 +52,22 @@ class DeprecateAgent(Command):
     """Let an agent take no new runs."""
 
     agent_id: AgentId
+
+
+class Denial(BaseModel):
+    """So many like attempts that a gateway refused; `source` is an address, never a secret."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tenant_id: str | None = None
+    principal_id: str | None = Field(default=None, max_length=256)
+    resource: str = Field(max_length=256)
+    reason: str = Field(max_length=256)
+    source: str = Field(max_length=64)
+    count: int = Field(ge=1)
+
+
+class NoteDenials(Command):
+    """Record refused attempts."""
+
+    denials: tuple[Denial, ...] = Field(max_length=1000)

@@ -1,6 +1,6 @@
 """What every handler is given: the ports and the state kept in memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agentos.domain.aggregate import Moment
 from agentos.domain.auth import Principal
@@ -8,6 +8,7 @@ from agentos.domain.envelope import Origin
 from agentos.domain.ports import Clock, EventLog, NewId, RunQueue, Signals
 from agentos.handlers.admission import AdmissionDesks
 from agentos.handlers.crash import CrashPoint, never
+from agentos.handlers.denials import Denials
 from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
 from agentos.handlers.watch import LogWatch
@@ -28,6 +29,7 @@ class Parts:
     dispatcher: Dispatcher
     idempotency_ttl_ms: int
     crash_point: CrashPoint = never
+    denials: Denials = field(default_factory=Denials)
 
     def moment(self, principal: Principal, traceparent: str, command_id: str = "") -> Moment:
         """Return the moment of a decision that is made now."""

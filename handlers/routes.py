@@ -4,12 +4,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from agentos.domain.auth import AuthContext
-from agentos.handlers import agents, runs
+from agentos.handlers import agents, audit, runs
 from agentos.handlers.commands import (
     CancelRun,
     Command,
     CreateRun,
     DeprecateAgent,
+    NoteDenials,
     RegisterAgent,
     UpdateAgent,
 )
@@ -23,6 +24,7 @@ ROUTES: Final[dict[str, tuple[type[Command], Handler]]] = {
     "agent.register": (RegisterAgent, agents.register_agent),
     "agent.update": (UpdateAgent, agents.update_agent),
     "agent.deprecate": (DeprecateAgent, agents.deprecate_agent),
+    "audit.denials": (NoteDenials, audit.note_denials),
 }
 
 

@@ -7,12 +7,11 @@ from typing import Any, Final
 from agentos.domain.agent.agent import Agent, Definition, agent_ref
 from agentos.domain.aggregate import Aggregate, Moment
 from agentos.domain.auth import SYSTEM_PRINCIPAL
-from agentos.domain.envelope import Event, Origin
+from agentos.domain.envelope import NO_TRACE, Event, Origin
 from agentos.domain.errors import AppendConflictError
 from agentos.domain.log import make_commit
 from agentos.domain.ports import Clock, EventLog, NewId
 from agentos.domain.tenant.tenant import Profile, Tenant, tenant_ref
-from agentos.handlers.admission import NO_TRACE
 
 TENANT: Final = "tnt_demo"
 DEMO_TOOLS: Final = ("tool.echo", "tool.calculate", "tool.time", "tool.kv.put", "tool.kv.get")

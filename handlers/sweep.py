@@ -8,12 +8,13 @@ import structlog
 from agentos.domain.admission.admission import Admission
 from agentos.domain.aggregate import FoldError
 from agentos.domain.auth import SYSTEM_PRINCIPAL
+from agentos.domain.envelope import NO_TRACE
 from agentos.domain.errors import AgentOSError, AppendConflictError, NotFoundError
 from agentos.domain.log import Recorded, void_commit
 from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import Run, run_ref
 from agentos.domain.subjects import StreamRef, cancel_notice
-from agentos.handlers.admission import NO_TRACE, Desk
+from agentos.handlers.admission import Desk
 from agentos.handlers.parts import Parts
 from agentos.handlers.runs import decide_on_run
 from agentos.handlers.watch import LiveRun

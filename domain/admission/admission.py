@@ -9,44 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
-from pydantic import Field
-
+from agentos.domain.admission.events import QuotaBalanced, QuotaReleased, QuotaReserved
 from agentos.domain.aggregate import Aggregate, Moment, next_event
-from agentos.domain.envelope import Event, Payload, by_type, is_none
+from agentos.domain.envelope import Event, Payload, by_type
 from agentos.domain.errors import AgentOSError, QuotaExceededError, RateLimitedError
 from agentos.domain.log import Recorded
 from agentos.domain.subjects import StreamRef
 from agentos.domain.tenant.quotas import RunLimits
 
 BALANCE_EVERY: Final = 512
-
-
-class QuotaReserved(Payload):
-    """Those runs hold a slot each from now on."""
-
-    TYPE: ClassVar = "agentos.quota.reserved"
-    resource: str = "runs"
-    run_ids: list[str]
-    active: int
-    rate_us: int | None = Field(default=None, exclude_if=is_none)
-
-
-class QuotaReleased(Payload):
-    """Those runs' slots are free: they are final, or never came to be."""
-
-    TYPE: ClassVar = "agentos.quota.released"
-    resource: str = "runs"
-    run_ids: list[str]
-    active: int
-
-
-class QuotaBalanced(Payload):
-    """The full state, so that a fold may begin here."""
-
-    TYPE: ClassVar = "agentos.quota.balanced"
-    resource: str = "runs"
-    run_ids: dict[str, int]
-    rate_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +45,15 @@ class Admission(Aggregate):
         """Evolve by one event."""
         payload = event.payload
         if isinstance(payload, QuotaReserved):
-            for run_id in payload.run_ids:
+            for run_id in payload.run_ids or ():
                 self.active.setdefault(run_id, event.time)
             self.rate_us = payload.rate_us or self.rate_us
         elif isinstance(payload, QuotaReleased):
-            for run_id in payload.run_ids:
+            for run_id in payload.run_ids or ():
                 self.active.pop(run_id, None)
         elif isinstance(payload, QuotaBalanced):
-            self.active = dict(payload.run_ids)
-            self.rate_us = payload.rate_us
+            self.active = dict(payload.run_ids or {})
+            self.rate_us = payload.rate_us or 0
 
     def written(self, events: Sequence[Event], position: int) -> None:
         """Evolve by events that this process has just appended at `position`."""

@@ -78,7 +78,8 @@ async def serve(settings: Settings) -> None:
         deltas=Deltas(signals),
         crash_point=crash_at(settings.crash_point) if settings.crash_point else never,
     )
-    worker = Worker(bench, JetStreamQueue(client), signals, settings.executor_slots)
+    queue = JetStreamQueue(client)
+    worker = Worker(bench, queue, signals, settings.executor_slots)
     running = asyncio.create_task(worker.run())
     waiting = asyncio.create_task(stop.wait())
     log.info("executor ready", worker_id=bench.worker_id, slots=settings.executor_slots)
@@ -88,6 +89,7 @@ async def serve(settings: Settings) -> None:
         for task in (running, waiting):
             task.cancel()
         await asyncio.gather(running, waiting, return_exceptions=True)
+        queue.close()
         await models.aclose()
         await client.close()
     if not running.cancelled() and (error := running.exception()) is not None:

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from agentos.domain.agent.agent import Definition
 from agentos.domain.aggregate import Moment
 from agentos.domain.auth import SYSTEM_PRINCIPAL
-from agentos.domain.envelope import Origin
+from agentos.domain.envelope import NO_TRACE, Origin
 from agentos.domain.errors import (
     AppendConflictError,
     DependencyUnavailableError,
@@ -26,7 +26,6 @@ from agentos.domain.run.events import (
 )
 from agentos.domain.run.run import Run
 from agentos.domain.subjects import StreamRef
-from agentos.handlers.admission import NO_TRACE
 from agentos.handlers.crash import CrashPoint
 from agentos.handlers.executor.calls import Outside, ask_model, call_tool
 from agentos.handlers.executor.deltas import Deltas

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 
 from agentos import domain
 from agentos.domain.admission.admission import Admission
+from agentos.domain.admission.ledger import Ledger
 from agentos.domain.agent.agent import Agent
 from agentos.domain.aggregate import Aggregate
+from agentos.domain.audit.chain import AuditChain
 from agentos.domain.envelope import Payload
 from agentos.domain.key.key import Key
 from agentos.domain.run.events import FINAL_TYPES, SHORT_NAMES
 from agentos.domain.run.run import Run
 from agentos.domain.tenant.tenant import Tenant
 
-AGGREGATES: tuple[type[Aggregate], ...] = (Run, Admission, Agent, Tenant, Key)
+AGGREGATES: tuple[type[Aggregate], ...] = (Run, Ledger, Agent, Tenant, Key, AuditChain)
 NAMES = {
     "run": [
         "agentos.model.completed",
@@ -33,7 +35,14 @@ NAMES = {
         "agentos.tool.call.rejected",
         "agentos.tool.call.requested",
     ],
-    "quota": ["agentos.quota.balanced", "agentos.quota.released", "agentos.quota.reserved"],
+    "quota": [
+        "agentos.quota.balanced",
+        "agentos.quota.expired",
+        "agentos.quota.released",
+        "agentos.quota.reserved",
+        "agentos.quota.settled",
+    ],
+    "audit": ["agentos.audit.recorded"],
     "key": ["agentos.key.issued", "agentos.key.revoked", "agentos.key.rotated"],
     "agent": ["agentos.agent.deprecated", "agentos.agent.registered", "agentos.agent.updated"],
     "tenant": [
@@ -57,6 +66,10 @@ def test_the_names_are_these() -> None:
 
 def test_no_two_aggregates_share_a_name() -> None:
     assert len(all_payloads()) == sum(len(a.PAYLOADS) for a in AGGREGATES)
+
+
+def test_both_aggregates_of_a_quota_read_the_same_events() -> None:
+    assert Admission.PAYLOADS.items() <= Ledger.PAYLOADS.items()
 
 
 def test_every_name_is_its_payloads_own() -> None:

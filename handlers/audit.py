@@ -1,0 +1,66 @@
+"""Records in the audit chains: mutations at once, denials in company."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+
+from agentos.domain.audit.chain import NODE_TENANT, AuditChain, Entry, chain_ref
+from agentos.domain.auth import SYSTEM_PRINCIPAL, AuthContext, Principal
+from agentos.domain.envelope import NO_TRACE
+from agentos.domain.errors import AgentOSError, AppendConflictError, TimedOutError
+from agentos.domain.ids import is_named_id
+from agentos.domain.log import make_commit
+from agentos.handlers.commands import NoteDenials
+from agentos.handlers.parts import Parts
+
+RACES: Final = 50
+log = structlog.get_logger()
+
+
+async def record(parts: Parts, tenant_id: str, entries: Sequence[Entry]) -> None:
+    """Append `entries` to a tenant's chain; a cause that ends the chain already is not repeated.
+
+    Raises `TimedOutError` when others append too fast, and what the log raises.
+    """
+    ref = chain_ref(tenant_id)
+    for _ in range(RACES):
+        last = await parts.log.last(ref)
+        chain = AuditChain(ref).fold([last] if last else [])
+        expected = chain.position
+        events = chain.record(entries, parts.moment(SYSTEM_PRINCIPAL, NO_TRACE))
+        try:
+            await parts.log.append(make_commit(ref, events, parts.new_id), expected=expected)
+        except AppendConflictError:
+            continue
+        return
+    raise TimedOutError("the audit chain grows too fast; try again")
+
+
+async def record_denials_for_ever(parts: Parts) -> None:
+    """Record the noted denials once a second until cancelled."""
+    while True:
+        await asyncio.sleep(1)
+        for tenant_id, entries in parts.denials.take().items():
+            try:
+                await record(parts, tenant_id, entries)
+            except AgentOSError as error:
+                log.warning("denials not recorded", tenant_id=tenant_id, error=str(error))
+
+
+async def note_denials(parts: Parts, auth: AuthContext, command: NoteDenials) -> dict[str, Any]:
+    """Take in denials that a gateway counted; those without a tenant go to the node's chain."""
+    for denial in command.denials:
+        known = denial.tenant_id is not None and is_named_id(denial.tenant_id, "tnt")
+        entry = Entry(
+            principal=Principal(principal_id=denial.principal_id or "anonymous"),
+            action="auth.denied",
+            resource=denial.resource,
+            outcome="denied",
+            cause=parts.new_id("req"),
+            reason=denial.reason,
+            meta={"source": denial.source},
+        )
+        parts.denials.note(denial.tenant_id or "" if known else NODE_TENANT, entry, denial.count)
+    return {}
