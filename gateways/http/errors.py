@@ -14,7 +14,6 @@ from agentos.domain.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
-    PayloadTooLargeError,
 )
 from agentos.gateways.http.answers import Answer
 
@@ -90,13 +89,7 @@ def _of_framework(exc: HTTPException) -> AgentOSError:
         case 404:
             return NotFoundError("no such path")
         case 405:
-            allowed = (exc.headers or {}).get("Allow", "")
-            return MethodNotAllowedError(
-                "the path does not take this method",
-                allowed=[method for method in allowed.split(", ") if method],
-            )
-        case 413:
-            return PayloadTooLargeError("the body is too large")
+            return MethodNotAllowedError("the path does not take this method")
         case _:
             return InvalidRequestError(str(exc.detail), errors=[])
 

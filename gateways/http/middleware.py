@@ -1,24 +1,27 @@
-"""The outermost layer of every door: ids, the error table, the body limit, the figures.
+"""The one layer around every door's routes: ids, the error table, body limit, the figures.
 
-Plain ASGI: Starlette's BaseHTTPMiddleware is slow and gets in the way of streams.
+Plain ASGI, right on FastAPI's router: its own layers would answer errors in other shapes, and
+cost as much as our endpoints.
 """
 
 from time import perf_counter
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import FastAPI
+from starlette.types import Message, Receive, Scope, Send
 
 from agentos.domain.errors import PayloadTooLargeError
 from agentos.domain.ports import NewId
 from agentos.gateways.http.call import SCOPE_KEY, begin_call
 from agentos.gateways.http.errors import as_our_error, error_answer
 from agentos.gateways.http.metrics import Metrics
+from agentos.gateways.http.routing import allowed_methods
 
 
 class Doorway:
     """Begins the call, answers its errors, and counts it."""
 
     def __init__(
-        self, app: ASGIApp, *, service: str, new_id: NewId, metrics: Metrics, max_body_bytes: int
+        self, app: FastAPI, *, service: str, new_id: NewId, metrics: Metrics, max_body_bytes: int
     ) -> None:
         self._app = app
         self._service = service
@@ -33,6 +36,7 @@ class Doorway:
         began = perf_counter()
         call = begin_call(scope["headers"], self._new_id)
         scope[SCOPE_KEY] = call
+        scope["app"] = self._app
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -42,11 +46,13 @@ class Doorway:
 
         try:
             limited = limited_receive(scope, receive, self._max_body_bytes)
-            await self._app(scope, limited, send_marked)
+            await self._app.router(scope, limited, send_marked)
         except Exception as exc:
             error = as_our_error(exc, call.correlation_id)
             if call.status:
                 raise
+            if error.code == "method_not_allowed":
+                error.details["allowed"] = allowed_methods(self._app, scope["path"])
             await error_answer(error, call.correlation_id)(scope, receive, send_marked)
         finally:
             # A stream's length says nothing about our speed, so only its answer is counted.

@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agentos.domain.errors import AgentOSError, ForbiddenError, UnauthorizedError
+from agentos.domain.errors import ForbiddenError, UnauthorizedError
 from agentos.gateways.http.authorization import OPEN, require, required_scope
 from agentos.gateways.http.call import Call, call_of
-from agentos.gateways.http.errors import as_our_error, error_answer, misfit
+from agentos.gateways.http.errors import misfit
 from agentos.gateways.http.identity import Identity
 from agentos.gateways.http.metrics import Metrics
 from agentos.gateways.http.parameters import Parameter
@@ -71,7 +71,7 @@ def gate_of(scope: Scope) -> Gate:
 
 
 def guarded_app(title: str, gate: Gate | None, parts: object = None) -> FastAPI:
-    """Return an app whose routes are guarded and whose errors come from the one table.
+    """Return an app whose routes are guarded; `Doorway` serves it and answers its errors.
 
     `gate` may be `None` for an app that is only asked for its document.
     """
@@ -88,24 +88,14 @@ def guarded_app(title: str, gate: Gate | None, parts: object = None) -> FastAPI:
     app.state.parts = parts
     app.state.bodies = []  # the models of request bodies, for the document
 
-    async def answer_error(request: Request, exc: Exception) -> Any:
-        call = call_of(request.scope)
-        error = as_our_error(exc, call.correlation_id)
-        if error.code == "method_not_allowed":
-            error.details["allowed"] = _methods(app, request.scope["path"])
-        return error_answer(error, call.correlation_id)
-
-    app.add_exception_handler(AgentOSError, answer_error)
-    app.add_exception_handler(404, answer_error)
-    app.add_exception_handler(405, answer_error)
     return app
 
 
-def _methods(app: FastAPI, path: str) -> list[str]:
+def allowed_methods(app: FastAPI, path: str) -> list[str]:
+    """Return every method that some route takes on a path."""
     routes = (route for route in app.routes if isinstance(route, APIRoute))
-    return sorted(
-        {m for route in routes if route.path_regex.match(path) for m in route.methods or ()}
-    )
+    found = (route.methods or () for route in routes if route.path_regex.match(path))
+    return sorted({method for methods in found for method in methods})
 
 
 @dataclass(frozen=True, slots=True)
