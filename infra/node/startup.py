@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -44,6 +44,7 @@ class Startup:
         self._preparation = preparation
         self._seeded: dict[str, Any] = {}
         self._own: list[Child] = []
+        self._log_is_there = False
 
     async def run(self, version: str) -> dict[str, Any]:
         """Go through all phases; raise `NodeError` at the first check that fails."""
@@ -74,7 +75,7 @@ class Startup:
         if self._preparation:
             await self._preparation.load()
         self.nats = servers.lay_out_nats(self._settings, self._paths)
-        await asyncio.gather(
+        await _together(
             self._progress.check("boot", "nats", self._boot_nats),
             self._progress.check("boot", "postgres", self._boot_postgres),
         )
@@ -87,6 +88,7 @@ class Startup:
         self.durability = durability_words(self._settings, verified)
         last = await asyncio.to_thread(self.nats.last_sequence, _LOG_STREAM)
         self._refuse_vanished_log(last)
+        self._log_is_there = last is not None
         held = "no log yet" if last is None else f"{last:,} messages in the log"
         return f"pid {child.pid}, port {self.nats.port}, {held}; durability {self.durability}"
 
@@ -109,15 +111,24 @@ class Startup:
         return f"pid {child.pid}, data in {server.home}"
 
     async def _prepare_and_wire(self) -> None:
-        """Make the streams; then seed while the node's own processes start."""
+        """Make the streams; seed while the node's own processes start.
+
+        They need a log to start from. Where it is there already, they load at once.
+        """
         if self._preparation is None:
             await self._wire()
             return
         reports = self._preparation.steps()
+        if self._log_is_there:
+            await _together(self._make_and_seed(reports), self._wire())
+            return
         await self._progress.check("boot", "log", partial(self._provisioned, reports))
-        await asyncio.gather(
-            self._progress.check("seed", "seed", partial(self._seeds, reports)), self._wire()
-        )
+        seeding = self._progress.check("seed", "seed", partial(self._seeds, reports))
+        await _together(seeding, self._wire())
+
+    async def _make_and_seed(self, reports: AsyncIterator[dict[str, Any]]) -> None:
+        await self._progress.check("boot", "log", partial(self._provisioned, reports))
+        await self._progress.check("seed", "seed", partial(self._seeds, reports))
 
     async def _provisioned(self, reports: AsyncIterator[dict[str, Any]]) -> str:
         report = await anext(reports)
@@ -133,7 +144,7 @@ class Startup:
         return f"tenant {tenant}, {agents} agents, {tools} tools" if tenant else "nothing in prod"
 
     async def _wire(self) -> None:
-        await asyncio.gather(
+        await _together(
             *(
                 self._progress.check("wire", spec.name, partial(self._started, spec))
                 for spec in self._workers(self._settings)
@@ -146,7 +157,7 @@ class Startup:
         return f"pid {child.pid}"
 
     async def _validate(self) -> None:
-        await asyncio.gather(
+        await _together(
             *(
                 self._progress.check("validate", f"{name} ready", partial(self._ready, endpoint))
                 for name, endpoint in self._settings.endpoints.items()
@@ -168,3 +179,17 @@ class Startup:
         if dying:
             name = dying.spec.name
             raise NodeError(name, f"{name} ends again and again", f"agentos logs {name}", name)
+
+
+async def _together(*works: Coroutine[Any, Any, None]) -> None:
+    """Do the works side by side; when one fails, end the others before its error goes on.
+
+    So that nothing is started any more while what was started is being stopped.
+    """
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

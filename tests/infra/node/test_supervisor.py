@@ -187,15 +187,17 @@ def test_a_port_that_is_taken_is_named_with_its_holder(make_node: Callable[..., 
     assert "AGENTOS_FEDERATION_PORT" in failure["next"]
 
 
-def test_a_log_that_vanished_is_never_begun_anew(
-    make_node: Callable[..., Node], postgres_server: EmbeddedPostgres
+def test_a_log_that_vanished_is_never_begun_anew_and_nothing_is_left_running(
+    make_node: Callable[..., Node],
 ) -> None:
-    node = make_node(AGENTOS_POSTGRES_DSN=postgres_server.dsn)
+    node = make_node()
     node.paths.create()
     update_marker(node.paths, log_created=True)
     failure = _failure(node.start())
     assert failure["check"] == "log"
     assert "is gone" in failure["message"]
+    assert node.supervisors[0].wait(10) == 1
+    assert node_leftovers(node.paths) == []
 
 
 def test_a_data_directory_of_a_newer_layout_and_a_full_disk_are_refused(
