@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -140,11 +140,11 @@ class Node:
         await watch.reach(start)
         return parts
 
-    def own(self, work: Awaitable[None]) -> "asyncio.Task[None]":
+    def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something until the node is closed."""
-        task = asyncio.ensure_future(work)
-        self._owned.append(task)  # type: ignore[arg-type]  # a coroutine becomes a task
-        return task  # type: ignore[return-value]  # as above
+        task = asyncio.create_task(work)
+        self._owned.append(task)
+        return task
 
     async def close(self) -> None:
         """End every process."""

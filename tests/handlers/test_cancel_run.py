@@ -5,7 +5,7 @@ from contextlib import suppress
 import pytest
 
 from agentos.domain.errors import InvalidStateTransitionError, NotFoundError
-from agentos.domain.log import void_commit
+from agentos.domain.log import Commit, void_commit
 from agentos.domain.run.run import run_ref
 from agentos.handlers.sweep import sweep
 from tests.handlers.node import UnevenLog, a_node, cancel, create, settle
@@ -114,12 +114,12 @@ async def test_a_cancel_races_with_the_executor_and_one_end_is_written() -> None
         run_id = (await create(parts))["run"]["run_id"]
         raced: list[int] = []
 
-        def meanwhile(commit: object) -> None:
+        def meanwhile(commit: Commit) -> None:
             if not raced and commit.ref.kind == "run":
                 raced.append(1)
                 node.own(node.finish(run_id))
 
-        log.fail = meanwhile  # type: ignore[assignment]  # it always returns None: no failure
+        log.fail = meanwhile
         with suppress(InvalidStateTransitionError):
             await cancel(parts, run_id)
         await settle()
