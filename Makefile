@@ -26,3 +26,9 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .ns/agentos tests
 	$(BIN)/lint-imports --verbose
+
+bench: install
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+bench-peers: install
+	$(BIN)/python -m tests.bench.peers $(BENCH_ARGS)

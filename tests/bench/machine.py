@@ -1,0 +1,106 @@
+"""The machine under the measurement, and what processes cost on it."""
+
+import os
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return processor, memory, system, date and load, all of it as text or numbers."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def fsyncs_per_second(size: int, seconds: float = 1.0) -> float:
+    """Return how often a second this disk takes `size` bytes appended and made durable."""
+    with tempfile.NamedTemporaryFile(prefix="aos-fsync-") as file:
+        data, done, began = b"x" * size, 0, time.perf_counter()
+        while (passed := time.perf_counter() - began) < seconds:
+            os.write(file.fileno(), data)
+            os.fsync(file.fileno())
+            done += 1
+    return done / passed
+
+
+def raise_file_limit() -> int:
+    """Let this process and its children open as many files as they may; returns how many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """Return a process and all that it started (PostgreSQL's own processes)."""
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def pss_mb(pid: int) -> float:
+    """Return the proportional memory of a process and its children, in MiB."""
+    total = 0
+    for process in family(pid):
+        try:
+            text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total += next(int(li.split()[1]) for li in text.splitlines() if li.startswith("Pss:"))
+    return total / 1024
+
+
+def rss_mb(pid: int) -> float:
+    """Return the resident memory of one process, in MiB."""
+    return float(psutil.Process(pid).memory_info().rss) / 2**20
+
+
+def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
+    """Return the processor time that each named process (with its children) has used."""
+    return {name: _cpu(family(pid)) for name, pid in pids.items()}
+
+
+class Meter:
+    """Adds up what named processes use between `start` and `stop`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._before: dict[str, float] = {}
+
+    def start(self, pids: Mapping[str, int]) -> None:
+        """Begin to count."""
+        self._before = cpu_seconds(pids)
+
+    def stop(self, pids: Mapping[str, int]) -> None:
+        """Count what was used since `start`."""
+        for name, now in cpu_seconds(pids).items():
+            used = now - self._before.get(name, 0.0)
+            self.seconds[name] = self.seconds.get(name, 0.0) + used
+
+
+def _cpu(processes: Iterable[psutil.Process]) -> float:
+    total = 0.0
+    for process in processes:
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
