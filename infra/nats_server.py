@@ -89,10 +89,16 @@ class NatsServer:
         return bool(config.get("sync_always", False)) if config else None
 
     def last_sequence(self, stream: str) -> int | None:
-        """Return the last sequence of a stream; None when there is no such stream."""
-        accounts = self._monitor("/jsz?streams=true&accounts=true").get("account_details", [])
-        found = [s for a in accounts for s in a.get("stream_detail") or [] if s["name"] == stream]
-        return int(found[0]["state"]["last_seq"]) if found else None
+        """Return the last sequence of a stream; None when there is none, or no answer."""
+        return (self.last_sequences() or {}).get(stream)
+
+    def last_sequences(self) -> dict[str, int] | None:
+        """Return the last sequence of every stream; None when the server gives no answer."""
+        answer = self._monitor("/jsz?streams=true&accounts=true")
+        if not answer:
+            return None
+        streams = [s for a in answer.get("account_details", []) for s in a.get("stream_detail", [])]
+        return {s["name"]: int(s["state"]["last_seq"]) for s in streams}
 
     def _monitor(self, path: str) -> dict[str, Any]:
         try:

@@ -14,6 +14,8 @@ from agentos.infra.postgres_server import PostgresServer
 from agentos.infra.settings import Settings
 from agentos.infra.unprivileged import NoUnprivilegedUserError
 
+_ASKED = 10
+
 
 def lay_out_nats(settings: Settings, paths: NodePaths) -> NatsServer | None:
     """Write the configuration of the embedded NATS; None when another one is set."""
@@ -86,3 +88,18 @@ async def verify_durability(settings: Settings, nats: NatsServer | None) -> bool
             "nats",
         )
     return syncs is not None
+
+
+async def streams_of(nats: NatsServer) -> dict[str, int]:
+    """Return the last sequence of every stream. Raises `NodeError` when there is no answer.
+
+    No answer must never be taken for no log.
+    """
+    for _ in range(_ASKED):
+        found = await asyncio.to_thread(nats.last_sequences)
+        if found is not None:
+            return found
+        await asyncio.sleep(0.2)
+    raise NodeError(
+        "nats", "the NATS server does not say which streams it has", "agentos logs nats", "nats"
+    )

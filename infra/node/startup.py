@@ -86,7 +86,7 @@ class Startup:
         child = await self._keep(servers.nats_spec(self.nats))
         verified = await servers.verify_durability(self._settings, self.nats)
         self.durability = durability_words(self._settings, verified)
-        last = await asyncio.to_thread(self.nats.last_sequence, _LOG_STREAM)
+        last = (await servers.streams_of(self.nats)).get(_LOG_STREAM)
         self._refuse_vanished_log(last)
         self._log_is_there = last is not None
         held = "no log yet" if last is None else f"{last:,} messages in the log"

@@ -70,3 +70,9 @@ def test_it_moves_when_another_program_took_its_port(nats_server: EmbeddedNats) 
     moved = configure_nats(nats_server.directory / "nats2", sync_always=False)
     assert moved.port != taken
     assert moved.password == again.password
+
+
+def test_no_answer_is_not_no_stream(own_nats_server: EmbeddedNats) -> None:
+    assert own_nats_server.server.last_sequences() == {}
+    own_nats_server.kill()
+    assert own_nats_server.server.last_sequences() is None
