@@ -77,7 +77,7 @@ async def kill_and_recover(
                 break
             await asyncio.sleep(0.02)
         run_id = await steady.one(f"after-{name}-{turn}")
-        while not await client.is_ready() or not await is_shown(node, run_id):
+        while not await client.is_ready() or not await is_shown(node, run_id):  # noqa: ASYNC110 - two processes
             await asyncio.sleep(0.02)
     took = time.monotonic() - began
     await asyncio.sleep(SETTLE_S)  # some load on the healthy node before the next kill
