@@ -4,9 +4,9 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import jwt
@@ -16,8 +16,9 @@ from agentos.domain.agent.agent import Agent, Definition, agent_ref
 from agentos.domain.aggregate import Moment
 from agentos.domain.auth import AuthContext, PolicyContext, Principal
 from agentos.domain.envelope import Origin
-from agentos.domain.errors import AgentOSError, NotFoundError
+from agentos.domain.errors import AgentOSError
 from agentos.domain.log import make_commit
+from agentos.domain.ports import EventLog
 from agentos.domain.run.events import ErrorInfo, Output, RunCreated
 from agentos.domain.run.run import Run, run_ref
 from agentos.gateways.app import Gateway, Ports, run_doors
@@ -90,10 +91,21 @@ class MemoryReads:
             raise self.down
 
 
+class Writer(Protocol):
+    """What a script writes with."""
+
+    new_id: SystemIds
+
+    @property
+    def log(self) -> EventLog:
+        """Where it writes to."""
+        ...
+
+
 class RunScript:
     """Writes a run's events as handlers and executors would."""
 
-    def __init__(self, door: "Door", run_id: str, tenant_id: str = TENANT) -> None:
+    def __init__(self, door: "Writer", run_id: str, tenant_id: str = TENANT) -> None:
         self.door = door
         self.run = Run(run_ref(tenant_id, run_id))
 
@@ -262,13 +274,14 @@ class Message:
 class Reader:
     """Reads a stream event by event."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, timeout: float = 5) -> None:
         self.response = response
+        self.timeout = timeout
         self.raw = b""
 
     async def next(self) -> Message | None:
         """Return the next event, `None` at the end of the stream; comments are passed over."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(self.timeout):
             while True:
                 frame = b""
                 while not frame.endswith(b"\n\n"):
@@ -295,9 +308,13 @@ def _message(frame: bytes) -> Message:
     )
 
 
+async def eventually(condition: Callable[[], object]) -> None:
+    """Return as soon as `condition` holds; fail after some seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is asked for has no event of its own
+            await asyncio.sleep(0.005)
+
+
 def sequences(messages: Sequence[Message]) -> list[int]:
     """Return the sequences of events."""
     return [message.data["event"]["sequence"] for message in messages]
-
-
-NOT_FOUND = NotFoundError("no such run")
