@@ -1,14 +1,19 @@
 """The commands that handlers take, as they arrive over the command bus."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos.domain.agent.agent import Definition
+from agentos.domain.auth import Principal
 from agentos.domain.ids import FREE_ID_PATTERN, NAMED_ID_PATTERN
+from agentos.domain.key.key import KeyKind
 from agentos.domain.run.request import RunRequest
+from agentos.domain.tenant.tenant import Profile
 
 AgentId = Annotated[str, Field(pattern=NAMED_ID_PATTERN)]
+TenantId = Annotated[str, Field(pattern=r"^tnt_[A-Za-z0-9_-]{1,100}$")]
+KeyId = Annotated[str, Field(pattern=r"^key_[A-Za-z0-9_-]{1,100}$")]
 RunId = Annotated[str, Field(pattern=NAMED_ID_PATTERN)]
 TraceParent = Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
 
@@ -71,3 +76,62 @@ class NoteDenials(Command):
     """Record refused attempts."""
 
     denials: tuple[Denial, ...] = Field(max_length=1000)
+
+
+class OfTenant(Command):
+    """What an administrator does to a tenant, its own or another: `auth` stays the caller's."""
+
+    tenant_id: TenantId
+
+
+class CreateTenant(OfTenant):
+    """Make a tenant."""
+
+    profile: Profile
+
+
+class UpdateTenant(OfTenant):
+    """Change a tenant's profile: wholly, or as a JSON merge patch (null removes)."""
+
+    changes: dict[str, Any]
+    is_whole: bool = False
+
+
+class EnableTenant(OfTenant):
+    """Let a tenant act again."""
+
+
+class DisableTenant(OfTenant):
+    """Let a tenant do nothing more; its runs end by themselves, or are canceled."""
+
+    runs: Literal["cancel", "drain"] = "drain"
+
+
+class DeleteTenant(OfTenant):
+    """Remove a tenant for ever; `confirm` repeats its id."""
+
+    confirm: str = Field(default="", max_length=256)
+
+
+class IssueKey(OfTenant):
+    """Make a key; without scopes it has all that its roles and the issuer allow."""
+
+    kind: KeyKind = "api"
+    name: str | None = Field(default=None, max_length=256)
+    principal: Principal | None = None
+    roles: tuple[str, ...] = Field(default=("tenant_service",), min_length=1, max_length=10)
+    scopes: tuple[str, ...] | None = Field(default=None, max_length=100)
+    expires_at: int | None = Field(default=None, ge=0, le=253_402_300_799_999)
+
+
+class RotateKey(OfTenant):
+    """Give a key a new secret; the old one holds so many seconds longer."""
+
+    key_id: KeyId
+    overlap_seconds: int = Field(default=3600, ge=0, le=30 * 86_400)
+
+
+class RevokeKey(OfTenant):
+    """Let a key identify nobody."""
+
+    key_id: KeyId

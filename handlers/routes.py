@@ -4,15 +4,23 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from agentos.domain.auth import AuthContext
-from agentos.handlers import agents, audit, runs
+from agentos.handlers import agents, audit, keys, runs, tenants
 from agentos.handlers.commands import (
     CancelRun,
     Command,
     CreateRun,
+    CreateTenant,
+    DeleteTenant,
     DeprecateAgent,
+    DisableTenant,
+    EnableTenant,
+    IssueKey,
     NoteDenials,
     RegisterAgent,
+    RevokeKey,
+    RotateKey,
     UpdateAgent,
+    UpdateTenant,
 )
 from agentos.handlers.parts import Parts
 
@@ -24,6 +32,14 @@ ROUTES: Final[dict[str, tuple[type[Command], Handler]]] = {
     "agent.register": (RegisterAgent, agents.register_agent),
     "agent.update": (UpdateAgent, agents.update_agent),
     "agent.deprecate": (DeprecateAgent, agents.deprecate_agent),
+    "tenant.create": (CreateTenant, tenants.create_tenant),
+    "tenant.update": (UpdateTenant, tenants.update_tenant),
+    "tenant.enable": (EnableTenant, tenants.enable_tenant),
+    "tenant.disable": (DisableTenant, tenants.disable_tenant),
+    "tenant.delete": (DeleteTenant, tenants.delete_tenant),
+    "key.issue": (IssueKey, keys.issue_key),
+    "key.rotate": (RotateKey, keys.rotate_key),
+    "key.revoke": (RevokeKey, keys.revoke_key),
     "audit.denials": (NoteDenials, audit.note_denials),
 }
 

@@ -39,9 +39,7 @@ async def create_run(parts: Parts, auth: AuthContext, command: CreateRun) -> dic
     at = parts.moment(auth.principal, command.traceparent, command.command_id or "")
     created = _created(auth, command, definition.version)
     if command.request.idempotency_key is None:
-        slot = await parts.desks.reserve(
-            auth.tenant_id, tenant.run_limits, run_id=parts.new_id("run")
-        )
+        slot = await _reserve(parts, tenant, run_id=parts.new_id("run"))
         if slot.error is not None:
             raise slot.error
         run = await _write_created(parts, command.agent_id, created, slot, at, auth.tenant_id)
@@ -62,9 +60,7 @@ async def _create_keyed(
     principal = auth.principal.principal_id
     key = RunKey(auth.tenant_id, principal, command.agent_id, created.idempotency_key or "")
     for generation in range(GENERATIONS):
-        slot = await parts.desks.reserve(
-            auth.tenant_id, tenant.run_limits, key=key, generation=generation
-        )
+        slot = await _reserve(parts, tenant, key=key, generation=generation)
         if slot.may_be_older and (prior := await _prior(parts, key, slot)) is not None:
             _give_back(parts, auth.tenant_id, slot, prior)
             return _same(prior, command.request)
@@ -83,6 +79,32 @@ async def _create_keyed(
         if at.now_ms - found.created_at < parts.idempotency_ttl_ms:
             return _same(found, command.request)
     raise ConflictError("the idempotency key was used too often")
+
+
+async def _reserve(
+    parts: Parts,
+    tenant: Tenant,
+    *,
+    run_id: str = "",
+    key: RunKey | None = None,
+    generation: int = 0,
+) -> Slot:
+    """Ask for a slot; a refusal by limits that were raised meanwhile does not count.
+
+    The desk has read on before it refuses, so the directory knows by then.
+    """
+    limits, tenant_id = tenant.run_limits, tenant.ref.tenant_id
+    slot = await parts.desks.reserve(
+        tenant_id, limits, run_id=run_id, key=key, generation=generation
+    )
+    if slot.error is None:
+        return slot
+    fresh = (await parts.directory.get(Tenant, tenant.ref)).run_limits
+    if fresh == limits:
+        return slot
+    return await parts.desks.reserve(
+        tenant_id, fresh, run_id=run_id, key=key, generation=generation
+    )
 
 
 def _created(auth: AuthContext, command: CreateRun, version: str) -> RunCreated:

@@ -15,6 +15,7 @@ from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import Run, run_ref
 from agentos.domain.subjects import StreamRef, cancel_notice
 from agentos.handlers.admission import Desk
+from agentos.handlers.closed_tenants import cancel_runs_of_closed, load_closed
 from agentos.handlers.parts import Parts
 from agentos.handlers.runs import decide_on_run
 from agentos.handlers.watch import LiveRun
@@ -37,6 +38,7 @@ async def load_unfinished(parts: Parts) -> int:
         found = await parts.log.last_many(refs)
         for record in found.values():
             parts.watch.see(record, now - EVERY_S)
+    await load_closed(parts)
     return len(parts.watch.runs)
 
 
@@ -52,6 +54,7 @@ async def sweep_for_ever(parts: Parts) -> None:
 
 async def sweep(parts: Parts) -> None:
     """Offer lost runs again, see cancels through, free reservations without a run."""
+    await cancel_runs_of_closed(parts)
     for live in await parts.dispatcher.sweep():
         await _see_cancel_through(parts, live)
     for desk in parts.desks.loaded():

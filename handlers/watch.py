@@ -6,11 +6,15 @@ Bodies are read on demand; this only says that something is newer than what is i
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
+from typing import Final
 
 from agentos.domain.log import Lease, Recorded
 from agentos.domain.ports import EventLog
 from agentos.domain.run.events import FINAL_TYPES, RunCancelRequested
 from agentos.domain.subjects import StreamRef
+from agentos.domain.tenant.tenant import TenantDeleted, TenantDisabled, TenantEnabled
+
+CLOSING: Final = frozenset({TenantDisabled.TYPE, TenantDeleted.TYPE})
 
 
 class LiveRun:
@@ -29,13 +33,17 @@ class LiveRun:
 
 
 class LogWatch:
-    """Follows the partition from `start` on. `on_final(ref)` is called for each run that ends."""
+    """Follows the partition from `start` on. `on_final(ref)` is called for each run that ends.
+
+    `closed` holds the tenants that were disabled or deleted.
+    """
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self.position = 0
         self.runs: dict[StreamRef, LiveRun] = {}
         self.moved: dict[StreamRef, int] = {}
+        self.closed: set[str] = set()
         self.on_final: Callable[[StreamRef], None] = lambda _: None
         self._read_on = asyncio.Event()
 
@@ -68,6 +76,15 @@ class LogWatch:
             self._see_run(record, now)
         else:
             self.moved[record.ref] = record.position
+        if record.ref.kind == "tenant":
+            self._see_tenant(record)
+
+    def _see_tenant(self, record: Recorded) -> None:
+        """Keep which tenants are not active; their profile does not matter here."""
+        if record.types[-1] in CLOSING:
+            self.closed.add(record.ref.tenant_id)
+        elif record.types[-1] == TenantEnabled.TYPE:
+            self.closed.discard(record.ref.tenant_id)
 
     def _see_run(self, record: Recorded, now: float) -> None:
         if record.is_void or record.types[-1] in FINAL_TYPES:
