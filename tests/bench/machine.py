@@ -49,16 +49,31 @@ def raise_file_limit() -> int:
     return hard
 
 
-def family(pid: int) -> list[psutil.Process]:
-    """Return a process and all that it started (PostgreSQL's own processes)."""
-    process = psutil.Process(pid)
-    return [process, *process.children(recursive=True)]
+def families(pids: Mapping[str, int]) -> dict[str, list[psutil.Process]]:
+    """Return each named process with what it started, but for what has a name of its own.
+
+    So PostgreSQL comes with its backends, and the supervisor without the processes it keeps.
+    """
+    named = set(pids.values())
+    return {name: _family(psutil.Process(pid), named) for name, pid in pids.items()}
 
 
-def pss_mb(pid: int) -> float:
-    """Return the proportional memory of a process and its children, in MiB."""
+def _family(process: psutil.Process, named: set[int]) -> list[psutil.Process]:
+    found = [process]
+    for child in process.children():
+        if child.pid not in named:
+            found += _family(child, named)
+    return found
+
+
+def pss_mb(pids: Mapping[str, int]) -> dict[str, float]:
+    """Return the proportional memory of each named process with its family, in MiB."""
+    return {name: _pss(family) for name, family in families(pids).items()}
+
+
+def _pss(processes: Iterable[psutil.Process]) -> float:
     total = 0
-    for process in family(pid):
+    for process in processes:
         try:
             text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
         except (FileNotFoundError, ProcessLookupError):
@@ -73,8 +88,8 @@ def rss_mb(pid: int) -> float:
 
 
 def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
-    """Return the processor time that each named process (with its children) has used."""
-    return {name: _cpu(family(pid)) for name, pid in pids.items()}
+    """Return the processor time that each named process with its family has used."""
+    return {name: _cpu(family) for name, family in families(pids).items()}
 
 
 class Meter:

@@ -136,7 +136,7 @@ class Node:
             "AGENTOS_JWT_SECRET": SECRET,
             "AGENTOS_LOG_LEVEL": "warning",
             "MALLOC_ARENA_MAX": "2",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         }
 
     def start(self, *names: str) -> None:

@@ -13,10 +13,11 @@ async def run_ours(*, seconds: float, runs: int) -> dict[str, Any]:
     lines: list[tuple[str, str, list[float]]] = []
     async with running() as node:
         await node.load("whole", tag="warm", clients=32, count=300)
-        for name, more in (
+        kinds: tuple[tuple[str, dict[str, Any]], ...] = (
             ("echo run", {}),
             ("run of three steps", {"agent": SCRIPTED, "body": THREE_STEPS}),
-        ):
+        )
+        for name, more in kinds:
             many, alone = [], []
             for trial in range(runs):
                 tag = f"{name[:3]}{trial}"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tests.bench.floors import listening
 from tests.bench.load import KEY, Job, Outcome, generate, with_length
@@ -53,16 +53,20 @@ class Server:
     """A peer's server process."""
 
     def __init__(
-        self, argv: Sequence[str], port: int, home: Path, **env: Mapping[str, str]
+        self,
+        argv: Sequence[str],
+        port: int,
+        home: Path,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._argv, self._home, self.port = list(argv), home, port
-        self._environment: Any = env.get("environment")
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self, within: float = 60.0) -> None:
         """Start it and wait until it listens."""
         with (self._home / "peer.log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - starts at once
                 self._argv, cwd=self._home, env=self._environment, stdout=log, stderr=log
             )
         try:

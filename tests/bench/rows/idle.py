@@ -24,7 +24,7 @@ async def idle(plan: Plan) -> list[Figure]:
             again.append(await node.up())
         await asyncio.sleep(SETTLE_S)
         pids = await node.pids()
-        memory = {name: pss_mb(pid) for name, pid in pids.items()}
+        memory = pss_mb(pids)
         before = cpu_seconds(pids)
         await asyncio.sleep(WATCH_S)
         used = sum(cpu_seconds(pids).values()) - sum(before.values())

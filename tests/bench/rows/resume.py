@@ -14,11 +14,9 @@ from agentos.domain.run.events import (
     FINAL_TYPES,
     RUN_EVENTS,
     ModelCompleted,
-    ModelRequested,
     RunCompleted,
     RunStarted,
     ToolCallCompleted,
-    ToolCallRequested,
 )
 from agentos.domain.run.run import run_ref
 from agentos.infra.jetstream.log import JetStreamLog
@@ -42,6 +40,7 @@ class Trial:
     finished: float = 0.0
     first_resumed: float = 0.0
     last_resumed: float = 0.0
+    taken_over: float = 0.0
     calls: Counter[str] = field(default_factory=Counter)
 
 
@@ -60,12 +59,6 @@ async def resume(plan: Plan) -> list[Figure]:
         - IN_FLIGHT * TOOLS
         for trial in trials
     )
-    again = [
-        float(trial.calls["models begun"] - IN_FLIGHT * MODELS)
-        + trial.calls["tools begun"]
-        - IN_FLIGHT * TOOLS
-        for trial in trials
-    ]
     return [
         Figure(
             "resume",
@@ -73,8 +66,8 @@ async def resume(plan: Plan) -> list[Figure]:
             "s",
             [trial.finished for trial in trials],
             Goal(AT_MOST, 5.0),
-            note=f"runs of {MODELS} model steps of 100 ms and {TOOLS} tool steps, killed about "
-            f"{KILL_AFTER_S} s into them; `agentos up`'s own supervisor notices and restarts",
+            note=f"runs of {MODELS} model steps of 100 ms and {TOOLS} tool steps, killed "
+            f"{KILL_AFTER_S} s after the last was accepted; `agentos up`'s own supervisor notices and restarts",
         ),
         Figure("resume", "until the first was taken over", "s", [t.first_resumed for t in trials]),
         Figure("resume", "until the last was taken over", "s", [t.last_resumed for t in trials]),
@@ -85,7 +78,7 @@ async def resume(plan: Plan) -> list[Figure]:
             [float(repeated)],
             Goal(AT_MOST, 0.0, "0"),
         ),
-        Figure("resume", "steps in hand begun again, a trial", "", again),
+        Figure("resume", "runs that were taken over, a trial", "", [t.taken_over for t in trials]),
     ]
 
 
@@ -93,20 +86,15 @@ async def _trial(node: UpNode, number: int) -> Trial:
     trial = Trial()
     async with node.log() as log:
         head = await log.head()
+        executor = (await node.pids())["executor"]
         names = await _start(node, number)
         await asyncio.sleep(KILL_AFTER_S)
+        os.kill(executor, signal.SIGKILL)
         killed = time.monotonic()
-        os.kill((await _executor(node)), signal.SIGKILL)
-        taken = time.monotonic()
-        await asyncio.wait_for(_follow(log, head, set(names), trial, taken), 60)
-        assert taken - killed < 5
+        await asyncio.wait_for(_follow(log, head, set(names), trial, killed), 60)
         for name in names:
             trial.calls += await _count(log, name)
     return trial
-
-
-async def _executor(node: UpNode) -> int:
-    return (await node.pids())["executor"]
 
 
 async def _start(node: UpNode, number: int) -> list[str]:
@@ -140,6 +128,7 @@ async def _follow(
                 if seen[name] == 2:
                     trial.first_resumed = trial.first_resumed or now
                     trial.last_resumed = now
+                    trial.taken_over += 1
             if FINAL_TYPES & set(record.types):
                 left.discard(name)
         if not left:
@@ -150,9 +139,7 @@ async def _follow(
 async def _count(log: JetStreamLog, name: str) -> Counter[str]:
     """Count one run's calls in its events; it must have completed."""
     kinds = {
-        ModelRequested: "models begun",
         ModelCompleted: "models finished",
-        ToolCallRequested: "tools begun",
         ToolCallCompleted: "tools finished",
     }
     calls: Counter[str] = Counter()

@@ -109,7 +109,7 @@ async def streams(plan: Plan) -> list[Figure]:
     """Measure from commit to client with one stream, with many, and to all of many."""
     async with running("handlers", "projector", "gateway") as node:
         one, one_sent = await _one(node, plan)
-        empty = pss_mb(node.processes["gateway"].pid)
+        empty = _memory(node)
         some, opened, full = await _some_of_many(node, plan)
         every, last = await _all_of_many(node, plan)
     bare_one, _ = await _bare(1, plan.repeats, 100)
@@ -155,6 +155,10 @@ async def streams(plan: Plan) -> list[Figure]:
     ]
 
 
+def _memory(node: Node) -> float:
+    return pss_mb({"gateway": node.processes["gateway"].pid})["gateway"]
+
+
 def _request(node: Node, run: Run) -> bytes:
     return (
         f"GET /v1/runs/{run.ref.aggregate_id}/events HTTP/1.1\r\nHost: bench\r\n"
@@ -191,7 +195,7 @@ async def _some_of_many(node: Node, plan: Plan) -> tuple[list[float], float, flo
         await asyncio.sleep(1.0)
         heard.arrivals.clear()
         values.append(await _speak(speaker, made[:: len(made) // HOT][:HOT], heard))
-    memory = pss_mb(node.processes["gateway"].pid)
+    memory = _memory(node)
     close_ears(ears)
     await asyncio.sleep(1.0)
     return values, rate, memory
