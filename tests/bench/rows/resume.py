@@ -67,7 +67,7 @@ async def resume(plan: Plan) -> list[Figure]:
             [trial.finished for trial in trials],
             Goal(AT_MOST, 5.0),
             note=f"runs of {MODELS} model steps of 100 ms and {TOOLS} tool steps, killed "
-            f"{KILL_AFTER_S} s after the last was accepted; `agentos up`'s own supervisor notices and restarts",
+            f"{KILL_AFTER_S} s after the last was accepted; `agentos up`'s supervisor restarts it",
         ),
         Figure("resume", "until the first was taken over", "s", [t.first_resumed for t in trials]),
         Figure("resume", "until the last was taken over", "s", [t.last_resumed for t in trials]),
