@@ -22,6 +22,7 @@ from agentos.handlers.admission import AdmissionDesks
 from agentos.handlers.commands import CancelRun, CreateRun
 from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
+from agentos.handlers.ledgers import LedgerDesks
 from agentos.handlers.parts import Parts
 from agentos.handlers.runs import cancel_run, create_run
 from agentos.handlers.sweep import load_unfinished
@@ -130,6 +131,7 @@ class Node:
             directory=Directory(log, watch),
             desks=desks,
             dispatcher=dispatcher,
+            ledgers=LedgerDesks(log, clock, self.new_id),
             idempotency_ttl_ms=ttl_ms,
         )
         await dispatcher.listen(self.signals)

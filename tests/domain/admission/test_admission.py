@@ -10,9 +10,9 @@ from agentos.domain.admission.admission import (
     BALANCE_EVERY,
     Admission,
     Decision,
-    QuotaBalanced,
     admission_ref,
 )
+from agentos.domain.admission.events import QuotaBalanced
 from agentos.domain.log import Recorded
 from agentos.domain.tenant.quotas import RunLimits
 from tests.domain.given import T0, moment, state, types, written
