@@ -15,11 +15,9 @@ from typing import Any, Final
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from agentos.federation import app as federation
+from agentos.gateways.app import documented_doors
 from agentos.gateways.drift import breaking_changes
 from agentos.gateways.http.authorization import OPEN, required_scope
-from agentos.gateways.model_policy import app as model_policy
-from agentos.gateways.orchestrator import app as orchestrator
 
 FOLDER: Final = Path("docs/api")
 REF: Final = "#/components/schemas/{model}"
@@ -35,11 +33,7 @@ DESCRIPTION: Final = (
 
 def documents() -> dict[str, dict[str, Any]]:
     """Return each document by its file name, made from the routes as they are."""
-    return {
-        "orchestrator.json": document(orchestrator.create_app()),
-        "model-policy.json": document(model_policy.create_app()),
-        "federation.json": document(federation.create_app()),
-    }
+    return {f"{name}.json": document(app) for name, app in documented_doors().items()}
 
 
 def document(app: FastAPI) -> dict[str, Any]:

@@ -28,6 +28,21 @@ SCOPES: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/v1/runs/{run_id}:cancel"): "runs:cancel",
     ("GET", "/v1/runs/{run_id}/events"): "runs:read",
     ("GET", "/v1/events"): "events:read",
+    # A tenant's own admin, and for any tenant and all it may not do itself a platform's:
+    # domain/tenant/access.py says which; here and again in the handlers.
+    ("GET", "/v1/admin/tenants"): "tenants:admin",
+    ("POST", "/v1/admin/tenants"): "tenants:admin",
+    ("GET", "/v1/admin/tenants/{tenant_id}"): "tenants:admin",
+    ("PUT", "/v1/admin/tenants/{tenant_id}"): "tenants:admin",
+    ("PATCH", "/v1/admin/tenants/{tenant_id}"): "tenants:admin",
+    ("DELETE", "/v1/admin/tenants/{tenant_id}"): "tenants:admin",
+    ("POST", "/v1/admin/tenants/{tenant_id}:enable"): "tenants:admin",
+    ("POST", "/v1/admin/tenants/{tenant_id}:disable"): "tenants:admin",
+    ("GET", "/v1/admin/tenants/{tenant_id}/usage"): "tenants:admin",
+    ("GET", "/v1/admin/tenants/{tenant_id}/keys"): "tenants:admin",
+    ("POST", "/v1/admin/tenants/{tenant_id}/keys"): "tenants:admin",
+    ("POST", "/v1/admin/tenants/{tenant_id}/keys/{key_id}:rotate"): "tenants:admin",
+    ("DELETE", "/v1/admin/tenants/{tenant_id}/keys/{key_id}"): "tenants:admin",
 }
 
 

@@ -51,7 +51,7 @@ async def read_body(request: Request, model: type[M]) -> M:
 def parse_body(raw: bytes, model: type[M]) -> M:
     """Return JSON bytes as `model`; as `read_body`."""
     try:
-        parsed = model.model_validate_json(raw)
+        parsed = model.model_validate_json(raw, strict=True)
     except ValidationError as exc:
         raise _misfits(exc) from exc
     if any(mark in raw for mark in SUSPECT) or _may_hold_long_number(raw):

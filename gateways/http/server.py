@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp, Scope
@@ -42,6 +42,62 @@ class Connection:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
 
+class WholeAnswers(asyncio.Transport):
+    """A transport that keeps a response's head back until its body comes, for one system call.
+
+    uvicorn writes them apart; on a small answer the second call and the second packet cost as
+    much as everything else. A head without a body goes out in the loop's next turn.
+    """
+
+    def __init__(self, inner: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._inner = inner
+        self._loop = loop
+        self._head = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send, together with a head that was kept back."""
+        if self._head:
+            head, self._head = self._head, b""
+            self._inner.write(head + bytes(data))
+        elif data[:5] == b"HTTP/":
+            self._head = bytes(data)
+            self._loop.call_soon(self.flush)
+        else:
+            self._inner.write(data)
+
+    def flush(self) -> None:
+        """Send a head that is still here."""
+        if self._head:
+            head, self._head = self._head, b""
+            self._inner.write(head)
+
+    def close(self) -> None:
+        """Close once everything is sent."""
+        self.flush()
+        self._inner.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        self._head = b""
+        self._inner.abort()
+
+    def is_closing(self) -> bool:
+        """Whether it is closed or about to be."""
+        return self._inner.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what the real transport knows."""
+        return self._inner.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        """Take nothing from the client for now."""
+        self._inner.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take from the client again."""
+        self._inner.resume_reading()
+
+
 def connection_of(scope: Scope) -> Connection:
     """Return the connection that a request came on."""
     return cast("Connection", scope[CONNECTION_KEY])
@@ -52,7 +108,7 @@ class DoorProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Remember the transport."""
-        super().connection_made(transport)
+        super().connection_made(WholeAnswers(transport, self.loop))
         self.held = Connection(transport)
         self.head_bytes = 0
 

@@ -17,6 +17,7 @@ from agentos.gateways.http.server import Connection, connection_of
 from agentos.gateways.http.tail import Framed
 
 KEEPALIVE: Final = b": keepalive\n\n"
+SLICE: Final = 100
 HEADERS: Final = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
@@ -225,13 +226,20 @@ class Streams:
             self._gauge.dec()
 
     async def run(self) -> None:
-        """Sweep the streams until cancelled."""
+        """Sweep the streams until cancelled, a slice at a time.
+
+        Streams that fell silent together must not all be kept alive in one go: that would hold
+        up everybody's events for as long as a message to all of them takes.
+        """
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self.limits.sweep_s)
-            now = loop.time()
-            for stream in tuple(self._open):
-                stream.sweep(now)
+            streams = tuple(self._open)
+            slices = len(streams) // SLICE + 1
+            for at in range(slices):
+                await asyncio.sleep(self.limits.sweep_s / slices)
+                now = loop.time()
+                for stream in streams[at::slices]:
+                    stream.sweep(now)
 
     def end_all(self) -> None:
         """End every stream, now and from now on: the process stops, clients resume elsewhere."""

@@ -16,6 +16,6 @@ def create_app(
 ) -> FastAPI:
     """Return the routes of the orchestrator; without parts only to be documented."""
     app = guarded_app(TITLE, gate, parts)
-    add_health(app, vitals)
     add_routes(app)
+    add_health(app, vitals)
     return app

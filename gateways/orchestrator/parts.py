@@ -10,7 +10,14 @@ from agentos.gateways.http.sse import Streams
 from agentos.gateways.http.tail import SharedTail
 from agentos.projections.agents.queries import AgentPage, list_agents
 from agentos.projections.queries import Pool, fetch
-from agentos.projections.runs.queries import RunFilters, RunPage, get_run, list_runs
+from agentos.projections.runs.queries import (
+    RunCount,
+    RunFilters,
+    RunPage,
+    count_runs,
+    get_run,
+    list_runs,
+)
 
 
 class RunView(Protocol):
@@ -43,6 +50,10 @@ class ReadModels(Protocol):
         """Return a page of agents."""
         ...
 
+    async def count_runs(self, tenant_id: str, since: int, until: int) -> list[RunCount]:
+        """Count a tenant's runs made in that time (epoch ms), by agent."""
+        ...
+
     async def ping(self) -> None:
         """Return if the read side answers."""
         ...
@@ -67,6 +78,10 @@ class PostgresReadModels:
     async def list_agents(self, tenant_id: str, limit: int, cursor: str | None) -> AgentPage:
         """Return a page of agents."""
         return await list_agents(self._pool, tenant_id, limit, cursor)
+
+    async def count_runs(self, tenant_id: str, since: int, until: int) -> list[RunCount]:
+        """Count a tenant's runs made in that time (epoch ms), by agent."""
+        return await count_runs(self._pool, tenant_id, since, until)
 
     async def ping(self) -> None:
         """Return if PostgreSQL answers."""

@@ -23,8 +23,8 @@ KNOWN_AGENT: Final = (q.AGENT_ID, q.IDEMPOTENCY_KEY)
 
 
 def add_routes(app: FastAPI) -> None:
-    """Add all routes."""
-    for tag, table in (("agents", AGENTS), ("runs", RUNS), ("events", STREAMS)):
+    """Add all routes, the busiest first: a path is looked for in this order."""
+    for tag, table in (("runs", RUNS), ("events", STREAMS), ("agents", AGENTS)):
         for method, path, endpoint, about in table:
             add(app, method, path, endpoint, replace(about, tag=tag))
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -30,7 +31,7 @@ from agentos.infra.memory.bus import MemoryBus
 from agentos.infra.memory.log import MemoryLog
 from agentos.infra.memory.signals import MemorySignals
 from agentos.projections.agents.queries import AgentPage
-from agentos.projections.runs.queries import RunFilters, RunPage
+from agentos.projections.runs.queries import RunCount, RunFilters, RunPage
 from agentos.projections.runs.row import RunRow
 
 SECRET = "a secret of at least thirty-two bytes"
@@ -84,6 +85,12 @@ class MemoryReads:
         await self.ping()
         self.asked.append((tenant_id, limit, cursor))
         return AgentPage([], None)
+
+    async def count_runs(self, tenant_id: str, since: int, until: int) -> list[RunCount]:
+        """Count the rows of the tenant, whenever they were made."""
+        await self.ping()
+        counts = Counter(row.agent_id for (t, _), row in self.rows.items() if t == tenant_id)
+        return [RunCount(agent_id, runs, 0) for agent_id, runs in sorted(counts.items())]
 
     async def ping(self) -> None:
         """Raise if it is down."""
