@@ -74,6 +74,14 @@ BODIES: Final[dict[str, tuple[bytes, str]]] = {
         b'{"input":{"type":"text","text":"x"},"run_options":{"timeout_ms":0,"max_steps":"many"}}',
         "invalid_request",
     ),
+    "a number for a truth": (
+        b'{"input":{"type":"text","text":"x"},"run_options":{"dry_run":0}}',
+        "invalid_request",
+    ),
+    "text for a number": (
+        b'{"input":{"type":"text","text":"x"},"run_options":{"max_steps":"5"}}',
+        "invalid_request",
+    ),
     "huge number": (
         b'{"input":{"type":"text","text":"x"},"run_options":{"max_steps":1%b}}' % (b"0" * 400),
         "invalid_request",
