@@ -18,6 +18,7 @@ from agentos.handlers.audit import record_denials_for_ever
 from agentos.handlers.crash import crash_at, never
 from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
+from agentos.handlers.ledgers import LedgerDesks
 from agentos.handlers.middleware.errors import AnswerErrors
 from agentos.handlers.parts import Parts
 from agentos.handlers.routes import ROUTES, handle
@@ -55,6 +56,7 @@ def make_parts(settings: Settings, client: Any) -> Parts:
         directory=Directory(event_log, watch),
         desks=desks,
         dispatcher=dispatcher,
+        ledgers=LedgerDesks(event_log, clock, new_id),
         idempotency_ttl_ms=ttl_ms,
         crash_point=crash_at(settings.crash_point) if settings.crash_point else never,
     )

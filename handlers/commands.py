@@ -78,6 +78,29 @@ class NoteDenials(Command):
     denials: tuple[Denial, ...] = Field(max_length=1000)
 
 
+class HoldAsked(BaseModel):
+    """What one call may use at most."""
+
+    model_config = ConfigDict(frozen=True)
+
+    hold_id: Annotated[str, Field(pattern=FREE_ID_PATTERN)]
+    amounts: dict[str, Annotated[int, Field(ge=0, le=10**15)]]
+
+
+class ReserveQuota(Command):
+    """Hold amounts of a resource at their worst case."""
+
+    resource: Literal["models", "storage", "tools"]
+    holds: tuple[HoldAsked, ...] = Field(min_length=1, max_length=1000)
+
+
+class SettleQuota(Command):
+    """Say what holds came to; no amounts: nothing was used."""
+
+    resource: Literal["models", "storage", "tools"]
+    amounts: dict[str, dict[str, Annotated[int, Field(ge=0, le=10**15)]]]
+
+
 class OfTenant(Command):
     """What an administrator does to a tenant, its own or another: `auth` stays the caller's."""
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from agentos.domain.errors import RateLimitedError
 from agentos.domain.ports import Clock, RunQueue, Signals, WorkItem
 from agentos.domain.run.run import Run
 from agentos.domain.subjects import ALL_HEARTBEATS, StreamRef
@@ -25,6 +26,7 @@ FOREIGN_S: Final = 3.0
 FOREIGN_LOST_S: Final = 30.0
 LOST_S: Final = 300.0
 SLACK: Final = 64
+MAX_WAITING: Final = 100_000
 PRIORITIES: Final = {"high": 0, "normal": 1, "low": 2}
 
 
@@ -62,6 +64,13 @@ class Dispatcher:
         """Whether an executor was unheard for so long that its leases have ended."""
         heard = self._heard.get(worker_id, self._started)
         return asyncio.get_running_loop().time() - heard > SILENT_S
+
+    def require_room(self, tenant_id: str) -> None:
+        """Raise `RateLimitedError` when the tenant's line is as long as it may get."""
+        line = self._lines.get(tenant_id)
+        if line is not None and len(line.members) >= MAX_WAITING:
+            details = {"limit": MAX_WAITING, "used": len(line.members), "retry_after_ms": 1000}
+            raise RateLimitedError("too many runs of this tenant wait", **details)
 
     def has_live_holder(self, run: Run) -> bool:
         """Whether an executor holds the run: then the final event is its to write."""

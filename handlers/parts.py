@@ -11,6 +11,7 @@ from agentos.handlers.crash import CrashPoint, never
 from agentos.handlers.denials import Denials
 from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
+from agentos.handlers.ledgers import LedgerDesks
 from agentos.handlers.watch import LogWatch
 
 
@@ -27,6 +28,7 @@ class Parts:
     directory: Directory
     desks: AdmissionDesks
     dispatcher: Dispatcher
+    ledgers: LedgerDesks
     idempotency_ttl_ms: int
     crash_point: CrashPoint = never
     denials: Denials = field(default_factory=Denials)

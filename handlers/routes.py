@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from agentos.domain.auth import AuthContext
-from agentos.handlers import agents, audit, keys, runs, tenants
+from agentos.handlers import agents, audit, keys, quotas, runs, tenants
 from agentos.handlers.commands import (
     CancelRun,
     Command,
@@ -17,8 +17,10 @@ from agentos.handlers.commands import (
     IssueKey,
     NoteDenials,
     RegisterAgent,
+    ReserveQuota,
     RevokeKey,
     RotateKey,
+    SettleQuota,
     UpdateAgent,
     UpdateTenant,
 )
@@ -32,6 +34,8 @@ ROUTES: Final[dict[str, tuple[type[Command], Handler]]] = {
     "agent.register": (RegisterAgent, agents.register_agent),
     "agent.update": (UpdateAgent, agents.update_agent),
     "agent.deprecate": (DeprecateAgent, agents.deprecate_agent),
+    "quota.reserve": (ReserveQuota, quotas.reserve_quota),
+    "quota.settle": (SettleQuota, quotas.settle_quota),
     "tenant.create": (CreateTenant, tenants.create_tenant),
     "tenant.update": (UpdateTenant, tenants.update_tenant),
     "tenant.enable": (EnableTenant, tenants.enable_tenant),

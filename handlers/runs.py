@@ -10,12 +10,13 @@ from agentos.domain.errors import (
     ConflictError,
     DependencyUnavailableError,
     NotFoundError,
+    RateLimitedError,
     TimedOutError,
 )
 from agentos.domain.log import Recorded, make_commit
 from agentos.domain.ports import WorkItem
 from agentos.domain.run.events import RunCreated
-from agentos.domain.run.idempotency import RunKey
+from agentos.domain.run.idempotency import RunKey, may_be_older
 from agentos.domain.run.request import RunRequest
 from agentos.domain.run.run import Run, run_ref
 from agentos.domain.subjects import StreamRef, cancel_notice
@@ -39,6 +40,7 @@ async def create_run(parts: Parts, auth: AuthContext, command: CreateRun) -> dic
     at = parts.moment(auth.principal, command.traceparent, command.command_id or "")
     created = _created(auth, command, definition.version)
     if command.request.idempotency_key is None:
+        parts.dispatcher.require_room(auth.tenant_id)
         slot = await _reserve(parts, tenant, run_id=parts.new_id("run"))
         if slot.error is not None:
             raise slot.error
@@ -60,7 +62,7 @@ async def _create_keyed(
     principal = auth.principal.principal_id
     key = RunKey(auth.tenant_id, principal, command.agent_id, created.idempotency_key or "")
     for generation in range(GENERATIONS):
-        slot = await _reserve(parts, tenant, key=key, generation=generation)
+        slot = await _reserve_keyed(parts, tenant, key, generation)
         if slot.may_be_older and (prior := await _prior(parts, key, slot)) is not None:
             _give_back(parts, auth.tenant_id, slot, prior)
             return _same(prior, command.request)
@@ -79,6 +81,17 @@ async def _create_keyed(
         if at.now_ms - found.created_at < parts.idempotency_ttl_ms:
             return _same(found, command.request)
     raise ConflictError("the idempotency key was used too often")
+
+
+async def _reserve_keyed(parts: Parts, tenant: Tenant, key: RunKey, generation: int) -> Slot:
+    """Ask for a slot; where there is no room to ask, say so for the run that the key names."""
+    try:
+        parts.dispatcher.require_room(key.tenant_id)
+        return await _reserve(parts, tenant, key=key, generation=generation)
+    except RateLimitedError as error:
+        now = parts.clock.now_ms()
+        older = may_be_older(now, parts.idempotency_ttl_ms)
+        return Slot(key.run_id(now, generation), False, now, older, error)
 
 
 async def _reserve(

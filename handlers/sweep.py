@@ -5,7 +5,7 @@ from typing import Final
 
 import structlog
 
-from agentos.domain.admission.admission import Admission
+from agentos.domain.admission.admission import Admission, admission_ref
 from agentos.domain.aggregate import FoldError
 from agentos.domain.auth import SYSTEM_PRINCIPAL
 from agentos.domain.envelope import NO_TRACE
@@ -32,6 +32,8 @@ async def load_unfinished(parts: Parts) -> int:
     """
     now = asyncio.get_running_loop().time()
     for last in await parts.log.last_of_kind(Admission.KIND):
+        if last.ref != admission_ref(last.ref.tenant_id):
+            continue
         desk = parts.desks.desk(last.ref.tenant_id)
         await desk.load()
         refs = [run_ref(last.ref.tenant_id, run_id) for run_id in desk.admission.active]
@@ -59,6 +61,7 @@ async def sweep(parts: Parts) -> None:
         await _see_cancel_through(parts, live)
     for desk in parts.desks.loaded():
         await _free_orphans(parts, desk)
+    await parts.ledgers.expire()
 
 
 async def _see_cancel_through(parts: Parts, live: LiveRun) -> None:

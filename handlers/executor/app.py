@@ -14,8 +14,10 @@ from agentos.handlers.crash import crash_at, never
 from agentos.handlers.executor.calls import Outside
 from agentos.handlers.executor.deltas import Deltas
 from agentos.handlers.executor.execution import Bench
+from agentos.handlers.executor.gate import ToolGate
 from agentos.handlers.executor.worker import Worker
 from agentos.infra.clock import SystemClock, SystemIds
+from agentos.infra.jetstream.bus import NatsCommandBus
 from agentos.infra.jetstream.connection import connect
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.queue import JetStreamQueue
@@ -26,6 +28,7 @@ from agentos.infra.tools.build import build_tools
 from agentos.infra.tools.jetstream_kv import JetStreamKeyValue
 
 CACHED = 10_000
+TENANTS_AT_ONCE = 4
 log = structlog.get_logger()
 
 
@@ -70,16 +73,17 @@ async def serve(settings: Settings) -> None:
         allow_private=settings.http_fetch_allow_private,
         probe_dir=settings.probe_dir,
     )
+    gate = ToolGate(event_log, NatsCommandBus(client), clock)
     bench = Bench(
         worker_id=new_id("wrk"),
         log=event_log,
-        outside=Outside(models, tools, clock, new_id, settings.stack_id),
+        outside=Outside(models, tools, clock, new_id, settings.stack_id, gate),
         definitions=Definitions(event_log),
         deltas=Deltas(signals),
         crash_point=crash_at(settings.crash_point) if settings.crash_point else never,
     )
     queue = JetStreamQueue(client)
-    worker = Worker(bench, queue, signals, settings.executor_slots)
+    worker = Worker(bench, queue, signals, TENANTS_AT_ONCE * settings.executor_slots)
     running = asyncio.create_task(worker.run())
     waiting = asyncio.create_task(stop.wait())
     log.info("executor ready", worker_id=bench.worker_id, slots=settings.executor_slots)

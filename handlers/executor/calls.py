@@ -34,6 +34,7 @@ from agentos.domain.run.events import (
     TokenUsage,
     ToolCallCompleted,
 )
+from agentos.handlers.executor.gate import ToolGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Outside:
     clock: Clock
     new_id: NewId
     node: str
+    gate: ToolGate | None = None
 
 
 async def ask_model(
@@ -137,6 +139,8 @@ async def call_tool(
     output: Any = None
     try:
         async with asyncio.timeout(call.timeout_ms / 1000):
+            if outside.gate is not None and not was_begun:
+                await outside.gate.admit(auth, call)
             output = await _settle(outside, auth, call, was_begun)
         _require_writable(output)
     except TimeoutError:

@@ -17,7 +17,7 @@ from agentos.domain.errors import (
     TimedOutError,
 )
 from agentos.domain.log import Commit, Lease, make_commit
-from agentos.domain.ports import EventLog, ModelRequest, WorkItem
+from agentos.domain.ports import EventLog, ModelRequest, ToolSpec, WorkItem
 from agentos.domain.run.advance import Plan, Work, advance, error_info, make_plan, run_deadline
 from agentos.domain.run.events import (
     ErrorInfo,
@@ -29,6 +29,7 @@ from agentos.domain.subjects import StreamRef
 from agentos.handlers.crash import CrashPoint
 from agentos.handlers.executor.calls import Outside, ask_model, call_tool
 from agentos.handlers.executor.deltas import Deltas
+from agentos.handlers.executor.gate import allows
 
 LEASE_MARGIN_MS: Final = 1_000
 FENCE_S: Final = 1.5  # unheard for 2 s ends the lease, and the last beat may be 0.5 s old
@@ -109,12 +110,20 @@ class Execution:
     async def _take(self) -> Work:
         run = self._run
         definition = await self._bench.definitions(run.ref, run.agent_id, run.created.agent_version)
-        self._plan = make_plan(run, definition, self._bench.outside.tools.spec)
+        self._plan = make_plan(run, definition, await self._specs())
         self._begun = frozenset(run.open_tools)
         self._bench.crash_point("executor.before_started")
         work = await self._fence()
         self._bench.crash_point("executor.after_started")
         return work
+
+    async def _specs(self) -> Callable[[str], ToolSpec | None]:
+        """Return how to look up a tool that the tenant is entitled to."""
+        outside = self._bench.outside
+        if outside.gate is None:
+            return outside.tools.spec
+        tenant = await outside.gate.tenant(self._run.ref.tenant_id)
+        return lambda tool_id: outside.tools.spec(tool_id) if allows(tenant, tool_id) else None
 
     async def _fence(self) -> Work:
         """Begin an attempt: behind this append no earlier lease holder can write.
