@@ -9,6 +9,8 @@ from tests.bench.stats import AT_LEAST, AT_MOST, Figure, Floor, Goal, by_process
 
 GOAL = 2_500.0
 SHARE_OF_APPENDS = 0.35
+# A tenant may have 100,000 runs waiting; more are refused, which is not what is measured here.
+MAX_SECONDS = 4.0
 
 
 async def accept(plan: Plan) -> list[Figure]:
@@ -18,7 +20,9 @@ async def accept(plan: Plan) -> list[Figure]:
         await node.load("post", tag="warm", clients=32, seconds=1.0)
         for trial in range(plan.repeats):
             meter.start(node.pids())
-            outcome = await node.load("post", tag=f"many{trial}", clients=32, seconds=plan.seconds)
+            outcome = await node.load(
+                "post", tag=f"many{trial}", clients=32, seconds=min(plan.seconds, MAX_SECONDS)
+            )
             meter.stop(node.pids())
             accepted += len(outcome.latencies)
             rates.append(outcome.rate)

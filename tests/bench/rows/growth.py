@@ -1,5 +1,6 @@
 """What a run costs as the log grows, and how a node restarts on a long log."""
 
+import asyncio
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -14,6 +15,7 @@ from tests.bench.up_node import UpNode, up_node
 SAMPLE = 500
 CLIENTS = 8
 FLAT = 1.2
+SETTLE_S = 12.0  # the broker drops what it has read from its caches by then
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Grower:
         """Measure processor time and latency of a run; the load generator's time not counted."""
         stage = Stage(self._laid)
         pids = await self._node.pids()
+        await asyncio.sleep(SETTLE_S)
         stage.broker_mb = rss_mb(pids["nats"])
         await self._node.load("whole", tag=f"w{self._laid}", clients=CLIENTS, count=SAMPLE)
         for trial in range(self._plan.repeats):
