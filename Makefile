@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install up down test test-containers check format bench bench-peers api clean
+.PHONY: install up down test test-containers check format bench bench-peers
 
 install: $(VENV)/.installed
 
@@ -25,7 +25,12 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .ns/agentos tests
-	$(BIN)/lint-imports --verbose
+	$(BIN)/lint-imports
+	$(BIN)/python -m agentos.gateways.openapi --check
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 bench: install
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
