@@ -62,7 +62,7 @@ async def create_tenant(request: Request) -> Answer:
         wrapped = parse_body(raw, s.TenantCreateWrapped)
         body = wrapped.tenant_create
         auth = _auth(request, wrapped.auth or body.auth)
-    profile = body.model_dump(mode="json", include=FIELDS)
+    profile = body.model_dump(mode="json", include=set(FIELDS))
     profile["name"] = body.name or body.tenant_id
     return await _send(
         request, "tenant.create", auth, body.tenant_id, {"profile": profile}, status=201
