@@ -68,7 +68,7 @@ async def test_both_spellings_of_claims() -> None:
         {"iss": None},
         {"aud": "another"},
         {"aud": None},
-        {"nbf": time.time() + 90},
+        {"nbf": time.time() + 86_400},
         {"tenant_id": "tnt.a"},
         {"tenant_id": 7},
         {"tenant_id": None},
