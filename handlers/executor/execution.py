@@ -98,8 +98,11 @@ class Execution:
     async def stop_if_canceled(self) -> None:
         """Look at the log; with a cancel request there, stop the call in flight."""
         records = await self._bench.log.read(self._run.ref, after=self._run.position)
-        if self._scope is not None and any(RunCancelRequested.TYPE in r.types for r in records):
-            self._scope.reschedule(asyncio.get_running_loop().time())
+        scope = self._scope
+        if scope is None or scope.expired():
+            return
+        if any(RunCancelRequested.TYPE in record.types for record in records):
+            scope.reschedule(asyncio.get_running_loop().time())
 
     async def fail(self, error: ErrorInfo) -> None:
         """End the run with `error`, if it is still this executor's."""

@@ -8,6 +8,7 @@ from typing import Any, ParamSpec
 from tests.domain.given import T0
 
 P = ParamSpec("P")
+STEP_S = 1e-6
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -22,7 +23,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         def jump(timeout: float | None) -> Any:
             if timeout is None:
                 raise RuntimeError("everything waits, and for nothing that could come")
-            self._now += max(0.0, timeout)
+            if timeout > 0:  # a step too small for the clock would stand still for ever
+                self._now += max(STEP_S, timeout)
             return select(0)
 
         selector.select = jump

@@ -3,6 +3,8 @@
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Coroutine
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -153,4 +155,10 @@ async def check_run(node: Node, run_id: str, models: Models, tools: Tools) -> No
 def test_any_interleaving_ends_well(
     seed: int, fail_rate: float, happenings: list[Happening]
 ) -> None:
-    run_virtual(story(seed, fail_rate, happenings))
+    run_virtual(in_time(story(seed, fail_rate, happenings)))
+
+
+async def in_time(story: Coroutine[Any, Any, None]) -> None:
+    """Tell it to its end, or say that it has none."""
+    async with asyncio.timeout(600):
+        await story

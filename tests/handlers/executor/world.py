@@ -208,8 +208,8 @@ class _CutQueue:
         return items
 
     async def done(self, item: WorkItem) -> None:
-        await self._line.through()
-        await self._queue.done(item)
+        if self._line.up.is_set():  # else it is lost, and the item comes once more
+            await self._queue.done(item)
 
     async def size(self) -> int:
         return await self._queue.size()
