@@ -60,10 +60,21 @@ def families(pids: Mapping[str, int]) -> dict[str, list[psutil.Process]]:
 
 def _family(process: psutil.Process, named: set[int]) -> list[psutil.Process]:
     found = [process]
-    for child in process.children():
+    for child in _children(process):
         if child.pid not in named:
             found += _family(child, named)
     return found
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    """Return a process's children; any process of the machine that ends meanwhile fails psutil."""
+    for _ in range(20):
+        try:
+            return list(process.children())
+        except psutil.NoSuchProcess:
+            if not process.is_running():
+                break
+    return []
 
 
 def pss_mb(pids: Mapping[str, int]) -> dict[str, float]:

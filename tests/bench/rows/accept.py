@@ -29,6 +29,7 @@ async def accept(plan: Plan) -> list[Figure]:
             slow.append(percentile(outcome.latencies, 0.99) * 1000)
             single = await node.load("post", tag=f"alone{trial}", clients=1, count=500)
             alone.append(percentile(single.latencies, 0.5) * 1000)
+            await plan.sample_floors()
     echo_rate, echo_alone = await plan.echo()
     flight, serial, serial_p50 = await plan.appends()
     floor = SHARE_OF_APPENDS * median(flight)
