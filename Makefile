@@ -21,6 +21,10 @@ down: install
 test: install
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
+# Nothing is run, and nothing installed, where no container engine answers.
+test-containers: install
+	$(BIN)/python -m tests.containers
+
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
