@@ -524,3 +524,25 @@ async def test_no_more_than_its_slots_run_at_once() -> None:
                 m for m in models.made if m.began < made.ended and made.began < (m.ended or 0)
             ]
             assert len(others) <= 3
+
+
+@virtual_time
+async def test_a_zombies_result_loses_while_the_other_still_works() -> None:
+    async with a_node() as node:
+        parts = await ready(node)
+        slow, slower = Models("of the zombie", takes_s=3), Models("of the living", takes_s=10)
+        zombie = Executor(node, slow, Tools())
+        run_id = await a_run(parts)
+        await in_flight(slow)
+        zombie.line.silent = True
+        zombie.line.up.clear()
+        Executor(node, slower, Tools(), name="wrk_2")
+        await in_flight(slower)
+        zombie.line.up.set()
+        zombie.line.silent = False
+        await settle(1)
+        assert zombie.worker._running == {}
+        await until_final(node, run_id)
+        run = await node.run(run_id)
+        assert run.output is not None
+        assert (run.output.text, run.attempt) == ("of the living", 2)
