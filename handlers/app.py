@@ -163,3 +163,17 @@ async def seed(settings: Settings) -> dict[str, Any]:
         return await seeds.seed(JetStreamLog(client), SystemClock(), SystemIds())
     finally:
         await client.close()
+
+
+async def first_admin(
+    settings: Settings, tenant_id: str, admin_id: str, *, again: bool, begin: Callable[[], None]
+) -> dict[str, Any]:
+    """Make the first tenant of a `prod` node and its two keys; as `make_first_admin`."""
+    from agentos.handlers.first_admin import make_first_admin  # noqa: PLC0415 - only `init` does
+
+    client = await connect(settings.runtime().nats_url, "init")
+    try:
+        parts = make_parts(settings, client)
+        return await make_first_admin(parts, tenant_id, admin_id, again=again, begin=begin)
+    finally:
+        await client.close()
