@@ -12,7 +12,12 @@ from typing import Any
 
 import uvloop
 
-from tests.bench.machine import describe_machine, fsyncs_per_second, raise_file_limit
+from tests.bench.machine import (
+    describe_machine,
+    end_cleanly_on_sigterm,
+    fsyncs_per_second,
+    raise_file_limit,
+)
 from tests.bench.plan import CREATED_BYTES, Plan, Row
 from tests.bench.rows.accept import accept
 from tests.bench.rows.growth import growth
@@ -38,6 +43,7 @@ def main() -> int:
     """Measure the rows that are asked for; exits with 1 when one of them could not be."""
     asked = _arguments()
     raise_file_limit()
+    end_cleanly_on_sigterm()
     plan = Plan(quick=asked.quick)
     machine = describe_machine() | {
         "fsyncs_per_second": round(fsyncs_per_second(CREATED_BYTES)),

@@ -3,6 +3,7 @@
 import os
 import platform
 import resource
+import signal
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -29,6 +30,11 @@ def describe_machine() -> dict[str, Any]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "load_average": os.getloadavg()[0],
     }
+
+
+def end_cleanly_on_sigterm() -> None:
+    """Treat SIGTERM as Ctrl-C, so that servers are stopped and directories removed on the way."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
 
 
 def fsyncs_per_second(size: int, seconds: float = 1.0) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import uvloop
 
-from tests.bench.machine import describe_machine, raise_file_limit
+from tests.bench.machine import describe_machine, end_cleanly_on_sigterm, raise_file_limit
 from tests.bench.peers.dbos import run_dbos
 from tests.bench.peers.langgraph import run_langgraph
 from tests.bench.peers.ours import run_ours
@@ -45,6 +45,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="write everything measured there too")
     asked = parser.parse_args()
     raise_file_limit()
+    end_cleanly_on_sigterm()
     machine = describe_machine()
     print("\n".join(f"{name}: {value}" for name, value in machine.items()), flush=True)
     size = {"seconds": 3.0, "runs": 2} if asked.quick else {"seconds": 10.0, "runs": 5}

@@ -14,8 +14,8 @@ async def run_ours(*, seconds: float, runs: int) -> dict[str, Any]:
     async with running() as node:
         await node.load("whole", tag="warm", clients=32, count=300)
         kinds: tuple[tuple[str, dict[str, Any]], ...] = (
-            ("echo run", {}),
-            ("run of three steps", {"agent": SCRIPTED, "body": THREE_STEPS}),
+            ("echo runs", {}),
+            ("runs of three steps", {"agent": SCRIPTED, "body": THREE_STEPS}),
         )
         for name, more in kinds:
             many, alone = [], []
@@ -25,6 +25,6 @@ async def run_ours(*, seconds: float, runs: int) -> dict[str, Any]:
                 many.append(outcome.rate)
                 single = await node.load("stream", tag=f"a{tag}", clients=1, count=100, **more)
                 alone.append(percentile(single.latencies, 0.5) * 1000)
-            lines.append((f"{name}s, 32 clients", "/s", many))
-            lines.append((f"one {name} alone, p50", "ms", alone))
+            lines.append((f"{name}, 32 clients", "/s", many))
+            lines.append((f"{name}, one alone, p50", "ms", alone))
     return {"version": version("agentos"), "figures": lines}
