@@ -150,7 +150,7 @@ async def check_run(node: Node, run_id: str, models: Models, tools: Tools) -> No
 
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.1, 0.4]), HAPPENINGS)
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 def test_any_interleaving_ends_well(
     seed: int, fail_rate: float, happenings: list[Happening]
