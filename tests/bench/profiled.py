@@ -2,6 +2,7 @@
 
 import cProfile
 import sys
+import time
 from pathlib import Path
 
 from agentos.cli.process import main
@@ -9,7 +10,7 @@ from agentos.cli.process import main
 
 def profile(directory: str, name: str) -> None:
     """Run the process until SIGTERM, then leave `DIR/NAME.prof` for `python -m pstats`."""
-    profiler = cProfile.Profile()
+    profiler = cProfile.Profile(timer=time.thread_time)
     try:
         profiler.runcall(main, [name])
     finally:
