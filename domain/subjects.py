@@ -69,6 +69,11 @@ def heartbeat(service: str, worker_id: str) -> str:
     return f"hb.{service}.{worker_id}"
 
 
+def metrics(service: str, worker_id: str) -> str:
+    """Return the core subject on which one process says its figures."""
+    return f"metrics.{service}.{worker_id}"
+
+
 def cancel_notice(run_id: str) -> str:
     """Return the core subject that asks a run's lease holder to look at its log at once."""
     return f"notice.cancel.{_token(run_id)}"
@@ -81,6 +86,7 @@ def work(tenant_id: str, run_id: str) -> str:
 
 SINGLETONS: Final = frozenset({"runs", "models", "tools", "storage", "chain", "self"})
 ALL_HEARTBEATS: Final = "hb.>"
+ALL_METRICS: Final = "metrics.>"
 ALL_CANCEL_NOTICES: Final = "notice.cancel.*"
 ALL_WORK: Final = f"{WORK}.>"
 WORK_STREAM: Final = "WORK"

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import count
 from typing import Any
 
 import orjson
@@ -12,7 +13,7 @@ import structlog
 from faststream.nats import NatsBroker
 
 from agentos.domain.run.idempotency import EPOCH_MS
-from agentos.domain.subjects import HANDLERS_GROUP, StreamRef, command, heartbeat
+from agentos.domain.subjects import HANDLERS_GROUP, StreamRef, command, heartbeat, metrics
 from agentos.handlers.admission import AdmissionDesks
 from agentos.handlers.audit import record_denials_for_ever
 from agentos.handlers.crash import crash_at, never
@@ -33,6 +34,7 @@ from agentos.infra.settings import Settings
 
 CONCURRENT = 2_000
 BEAT_S = 0.5
+METRICS_EVERY = 4
 log = structlog.get_logger()
 
 
@@ -136,7 +138,7 @@ async def serve(settings: Settings) -> None:
 
 async def _beat(parts: Parts) -> None:
     worker = parts.new_id("wrk")
-    while True:
+    for number in count():
         beat = {
             "service": "handlers",
             "worker_id": worker,
@@ -144,6 +146,11 @@ async def _beat(parts: Parts) -> None:
             "unfinished_runs": len(parts.watch.runs),
         }
         await parts.signals.publish(heartbeat("handlers", worker), orjson.dumps(beat))
+        if number % METRICS_EVERY == 0:
+            parts.metrics.runs_active.set(len(parts.watch.runs))
+            for priority, waiting in parts.dispatcher.waiting().items():
+                parts.metrics.queue_depth.labels(priority).set(waiting)
+            await parts.signals.publish(metrics("handlers", worker), parts.metrics.snapshot())
         await asyncio.sleep(BEAT_S)
 
 

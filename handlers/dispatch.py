@@ -65,6 +65,15 @@ class Dispatcher:
         heard = self._heard.get(worker_id, self._started)
         return asyncio.get_running_loop().time() - heard > SILENT_S
 
+    def waiting(self) -> dict[str, int]:
+        """Return how many runs wait in line, by priority."""
+        counts = dict.fromkeys(PRIORITIES, 0)
+        names = list(PRIORITIES)
+        for line in self._lines.values():
+            for entry in line.heap:
+                counts[names[entry[0]]] += entry[2].ref.aggregate_id in line.members
+        return counts
+
     def require_room(self, tenant_id: str) -> None:
         """Raise `RateLimitedError` when the tenant's line is as long as it may get."""
         line = self._lines.get(tenant_id)

@@ -12,6 +12,7 @@ from agentos.handlers.denials import Denials
 from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
 from agentos.handlers.ledgers import LedgerDesks
+from agentos.handlers.metrics import HandlerMetrics
 from agentos.handlers.watch import LogWatch
 
 
@@ -32,6 +33,7 @@ class Parts:
     idempotency_ttl_ms: int
     crash_point: CrashPoint = never
     denials: Denials = field(default_factory=Denials)
+    metrics: HandlerMetrics = field(default_factory=HandlerMetrics)
 
     def moment(self, principal: Principal, traceparent: str, command_id: str = "") -> Moment:
         """Return the moment of a decision that is made now."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 from agentos.domain.aggregate import Moment
 from agentos.domain.auth import AuthContext
 from agentos.domain.errors import (
+    AgentOSError,
     AppendConflictError,
     ConflictError,
     DependencyUnavailableError,
@@ -43,7 +44,7 @@ async def create_run(parts: Parts, auth: AuthContext, command: CreateRun) -> dic
         parts.dispatcher.require_room(auth.tenant_id)
         slot = await _reserve(parts, tenant, run_id=parts.new_id("run"))
         if slot.error is not None:
-            raise slot.error
+            raise _denied(parts, slot.error)
         run = await _write_created(parts, command.agent_id, created, slot, at, auth.tenant_id)
         if run is None:
             raise DependencyUnavailableError("the run's place was closed; try again")
@@ -73,7 +74,7 @@ async def _create_keyed(
         found = await _find(parts, run_ref(auth.tenant_id, slot.run_id))
         if found is None or found.is_void:
             if slot.error is not None:
-                raise slot.error
+                raise _denied(parts, slot.error)
             if found is not None:
                 parts.desks.on_final(auth.tenant_id, slot.run_id)  # nothing can begin there
             continue
@@ -81,6 +82,11 @@ async def _create_keyed(
         if at.now_ms - found.created_at < parts.idempotency_ttl_ms:
             return _same(found, command.request)
     raise ConflictError("the idempotency key was used too often")
+
+
+def _denied(parts: Parts, error: AgentOSError) -> AgentOSError:
+    parts.metrics.quota_denied.labels(error.code).inc()
+    return error
 
 
 async def _reserve_keyed(parts: Parts, tenant: Tenant, key: RunKey, generation: int) -> Slot:
@@ -259,6 +265,8 @@ async def decide_on_run(
             run.position = await parts.log.append(commit, expected=run.position)
         except AppendConflictError:
             continue
+        if run.is_final:
+            parts.metrics.runs.labels(run.status).inc()
         return run
     raise TimedOutError("the run changes too fast; try again")
 

@@ -19,6 +19,24 @@ OK: Final = "ok"
 Probe = Callable[[], Awaitable[object]]
 
 
+async def listen_for_ever(
+    signals: Signals, subject: str, on_message: Callable[[str, bytes], None]
+) -> None:
+    """Call `on_message` for each message until cancelled; a broker that is down is tried again."""
+    stop = None
+    try:
+        while stop is None:
+            try:
+                stop = await signals.subscribe(subject, on_message)
+            except AgentOSError as error:
+                log.warning("cannot listen to %s: %s", subject, error)
+                await asyncio.sleep(RETRY_S)
+        await asyncio.Event().wait()
+    finally:
+        if stop is not None:
+            await stop()
+
+
 class Heartbeats:
     """When each service of the node was last heard."""
 
@@ -27,19 +45,8 @@ class Heartbeats:
         self._heard: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Listen until cancelled; a broker that is down is tried again."""
-        stop = None
-        try:
-            while stop is None:
-                try:
-                    stop = await self._signals.subscribe(ALL_HEARTBEATS, self._on_beat)
-                except AgentOSError as error:
-                    log.warning("cannot listen to heartbeats: %s", error)
-                    await asyncio.sleep(RETRY_S)
-            await asyncio.Event().wait()
-        finally:
-            if stop is not None:
-                await stop()
+        """Listen until cancelled."""
+        await listen_for_ever(self._signals, ALL_HEARTBEATS, self._on_beat)
 
     def _on_beat(self, subject: str, data: bytes) -> None:
         service = subject.split(".", 2)[1]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
@@ -30,6 +30,7 @@ from agentos.handlers.crash import CrashPoint
 from agentos.handlers.executor.calls import Outside, ask_model, call_tool
 from agentos.handlers.executor.deltas import Deltas
 from agentos.handlers.executor.gate import allows
+from agentos.handlers.metrics import ExecutorMetrics
 
 LEASE_MARGIN_MS: Final = 1_000
 FENCE_S: Final = 1.5  # unheard for 2 s ends the lease, and the last beat may be 0.5 s old
@@ -53,6 +54,7 @@ class Bench:
     definitions: Definitions
     deltas: Deltas
     crash_point: CrashPoint
+    metrics: ExecutorMetrics = field(default_factory=ExecutorMetrics)
 
 
 class Execution:
@@ -222,6 +224,7 @@ class Execution:
             except AppendConflictError:
                 await self._refold()
             else:
+                bench.metrics.written(run, events)
                 return work
 
     async def _append(self, commit: Commit) -> None:
@@ -237,6 +240,8 @@ class Execution:
                 await asyncio.sleep(RETRY_S)
             else:
                 self._run.position = position
+                now = asyncio.get_running_loop().time()
+                self._bench.metrics.append_seconds.observe(now - self._sent_at)
                 self._bench.crash_point("executor.after_append")
                 return
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from itertools import count
 from typing import Final
 
 import orjson
@@ -11,10 +12,11 @@ from agentos.domain.aggregate import FoldError
 from agentos.domain.errors import AgentOSError, InternalError
 from agentos.domain.ports import RunQueue, Signals, WorkItem
 from agentos.domain.run.advance import error_info
-from agentos.domain.subjects import ALL_CANCEL_NOTICES, heartbeat
+from agentos.domain.subjects import ALL_CANCEL_NOTICES, heartbeat, metrics
 from agentos.handlers.executor.execution import Bench, Execution, LeaseLostError
 
 BEAT_S: Final = 0.5
+METRICS_EVERY: Final = 4
 TAKE_S: Final = 1.0
 log = structlog.get_logger()
 
@@ -107,8 +109,11 @@ class Worker:
             log.warning("cannot look for a cancel request", error=str(error))
 
     async def _beat(self) -> None:
-        while True:
+        for beat in count():
             await self._say()
+            if beat % METRICS_EVERY == 0:
+                figures = self._bench.metrics.snapshot()
+                await self._signals.publish(metrics("executor", self._bench.worker_id), figures)
             await asyncio.sleep(BEAT_S)
 
     async def _say(self, *, leaving: bool = False) -> None:
