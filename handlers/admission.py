@@ -29,6 +29,7 @@ from agentos.handlers.watch import LogWatch
 BATCH: Final = 256
 MAX_WAITING: Final = 10_000
 FREE_DELAY_S: Final = 0.01
+CACHED: Final = 20_000
 logger = structlog.get_logger()
 
 
@@ -221,7 +222,15 @@ class AdmissionDesks:
         desk = self._desks.get(tenant_id)
         if desk is None:
             desk = self._desks[tenant_id] = Desk(self, tenant_id)
+            self._make_room()
+        self._desks.move_to_end(tenant_id)
         return desk
+
+    def _make_room(self) -> None:
+        """Forget the desk that was asked for longest ago, if nothing is held or waits there."""
+        oldest = next(iter(self._desks.values()))
+        if len(self._desks) > CACHED and oldest.is_idle and not oldest.admission.active:
+            self._desks.popitem(last=False)
 
     def loaded(self) -> list[Desk]:
         """Return the desks in memory."""

@@ -6,7 +6,8 @@ from typing import Final
 import structlog
 
 from agentos.domain.admission.admission import Admission, admission_ref
-from agentos.domain.aggregate import FoldError
+from agentos.domain.admission.events import QuotaBalanced, QuotaReleased, QuotaReserved
+from agentos.domain.aggregate import FoldError, read_events
 from agentos.domain.auth import SYSTEM_PRINCIPAL
 from agentos.domain.envelope import NO_TRACE
 from agentos.domain.errors import AgentOSError, AppendConflictError, NotFoundError
@@ -32,7 +33,7 @@ async def load_unfinished(parts: Parts) -> int:
     """
     now = asyncio.get_running_loop().time()
     for last in await parts.log.last_of_kind(Admission.KIND):
-        if last.ref != admission_ref(last.ref.tenant_id):
+        if last.ref != admission_ref(last.ref.tenant_id) or not _holds_slots(last):
             continue
         desk = parts.desks.desk(last.ref.tenant_id)
         await desk.load()
@@ -42,6 +43,14 @@ async def load_unfinished(parts: Parts) -> int:
             parts.watch.see(record, now - EVERY_S)
     await load_closed(parts)
     return len(parts.watch.runs)
+
+
+def _holds_slots(last: Recorded) -> bool:
+    """Whether an admission holds slots after its last commit: most tenants hold none."""
+    said = read_events(last, Admission.PAYLOADS)[-1].payload
+    if isinstance(said, QuotaBalanced):
+        return bool(said.run_ids)
+    return not isinstance(said, QuotaReleased | QuotaReserved) or said.active != 0
 
 
 async def sweep_for_ever(parts: Parts) -> None:
