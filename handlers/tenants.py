@@ -85,10 +85,16 @@ async def enable_tenant(parts: Parts, auth: AuthContext, command: EnableTenant) 
 async def disable_tenant(parts: Parts, auth: AuthContext, command: DisableTenant) -> dict[str, Any]:
     """Let a tenant do nothing more; with `runs="cancel"` what it has running is canceled.
 
-    The change stands even when a cancel fails here: the sweep sees it through.
+    The change stands even when a cancel fails here: the sweep sees it through. Raises
+    `ConflictError` for the caller's own tenant: nobody could come in to enable it.
     """
     await _admit(parts, auth, command.tenant_id)
     require_platform(auth, "disable a tenant")
+    if auth.tenant_id == command.tenant_id:
+        raise ConflictError(
+            "your own credential is of this tenant and could not enable it again; "
+            "use a platform admin's of another tenant"
+        )
 
     def decision(tenant: Tenant, at: Moment) -> list[Event]:
         _require_there(tenant)

@@ -237,6 +237,15 @@ async def test_the_admin_of_a_disabled_tenant_may_nothing() -> None:
 
 
 @virtual_time
+async def test_nobody_locks_themselves_out() -> None:
+    async with a_node() as node:
+        parts = await made(node)
+        with pytest.raises(ConflictError):
+            await send(parts, "tenant.disable", auth=admin(tenant_id="tnt_a"))
+        assert await log_of(node) == ["created"]
+
+
+@virtual_time
 async def test_deletion_asks_for_a_disabled_tenant_and_a_confirmation() -> None:
     async with a_node() as node:
         parts = await made(node)
