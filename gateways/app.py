@@ -7,7 +7,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from socket import socket
@@ -21,23 +21,30 @@ from starlette.types import ASGIApp
 from agentos.domain.ports import CommandBus, EventLog, NewId, Signals
 from agentos.domain.subjects import heartbeat
 from agentos.federation import app as federation
+from agentos.gateways.http.denials import Denials
 from agentos.gateways.http.health import Vitals
 from agentos.gateways.http.identity import Identity, LocalIdentity
+from agentos.gateways.http.keys import KeyUsage, KeyUses
 from agentos.gateways.http.metrics import Metrics
 from agentos.gateways.http.middleware import Doorway
+from agentos.gateways.http.node_metrics import NodeMetrics
 from agentos.gateways.http.readiness import Heartbeats, NodeReadiness
 from agentos.gateways.http.routing import Gate
 from agentos.gateways.http.server import DoorServer, listen, make_server
 from agentos.gateways.http.sse import StreamLimits, Streams
 from agentos.gateways.http.tail import SharedTail
+from agentos.gateways.http.tenants import Accounts
+from agentos.gateways.http.tokens import Issuer
 from agentos.gateways.model_policy import app as model_policy
 from agentos.gateways.orchestrator import app as orchestrator
 from agentos.gateways.orchestrator.parts import Parts, PostgresReadModels, ReadModels
 from agentos.infra.clock import SystemIds
 from agentos.infra.jetstream.bus import NatsCommandBus
 from agentos.infra.jetstream.connection import Connection, bounded_close
+from agentos.infra.jetstream.key_usage import JetStreamKeyUsage
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.signals import NatsSignals
+from agentos.infra.oidc import OidcKeys
 from agentos.projections.queries import make_pool
 
 if TYPE_CHECKING:
@@ -54,14 +61,17 @@ NEEDED: Final = ("handlers", "executor")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """The adapters that a gateway process works with."""
+    """The adapters that a gateway process works with, and what else they need to have run."""
 
     bus: CommandBus
     log: EventLog
     signals: Signals
     reads: ReadModels
     identity: Identity
+    accounts: Accounts
     new_id: NewId
+    key_usage: KeyUsage | None = None
+    background: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
 
 
 class Gateway:
@@ -81,10 +91,14 @@ class Gateway:
         self._metrics_require_auth = metrics_require_auth
         self._version = version("agentos")
         self.metrics = Metrics()
-        self.streams = Streams(self.metrics.sse_streams, limits)
+        self.streams = Streams(self.metrics.sse_streams, limits, ports.accounts.refusal)
+        ports.accounts.on_closed.append(self.streams.cut_refused)
         self.tail = SharedTail(ports.log)
         self.heartbeats = Heartbeats(ports.signals)
-        self._gate = Gate(ports.identity, self.metrics)
+        self.node_metrics = NodeMetrics(ports.signals)
+        self.metrics.registry.register(self.node_metrics)
+        self._denials = Denials(ports.bus)
+        self._gate = Gate(ports.identity, ports.accounts, self.metrics, self._denials)
         probes = {"nats": ports.log.head, "postgres": ports.reads.ping}
         self._readiness = NodeReadiness(probes, self.heartbeats, NEEDED)
         self._cancel_s = cancel_s
@@ -118,7 +132,19 @@ class Gateway:
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """Return what has to run for as long as the doors are open."""
-        return [self.tail.run(), self.streams.run(), self.heartbeats.run(), self._beat()]
+        ports = self._ports
+        parts = [
+            self.tail.run(),
+            self.streams.run(),
+            self.heartbeats.run(),
+            self.node_metrics.run(),
+            ports.accounts.run(),
+            self._denials.run(),
+            self._beat(),
+        ]
+        if ports.key_usage is not None:
+            parts.append(KeyUses(ports.accounts, ports.key_usage).run())
+        return [*parts, *(part() for part in ports.background)]
 
     def _vitals(self, service: str) -> Vitals:
         checks = self._readiness.checks
@@ -178,16 +204,25 @@ async def serve(settings: "Settings") -> None:
     runtime = settings.runtime()
     connection = Connection()
     pool = make_pool(runtime.postgres_dsn, max_size=POOL_SIZE, name="agentos-gateway")
+    event_log = JetStreamLog(connection)
+    accounts = Accounts(event_log)
+    oidc_keys = OidcKeys(settings.oidc_issuer, settings.oidc_jwks_url)
+    issuer = Issuer(settings.oidc_issuer, settings.oidc_audience, oidc_keys)
     ports = Ports(
         bus=NatsCommandBus(connection),
-        log=JetStreamLog(connection),
+        log=event_log,
         signals=NatsSignals(connection),
         reads=PostgresReadModels(pool),
         identity=LocalIdentity(
             runtime.jwt_secret,
             allow_dev_headers=settings.allow_dev_headers,
             region=settings.region,
+            oidc=issuer if settings.oidc_issuer else None,
+            accounts=accounts,
         ),
+        accounts=accounts,
+        key_usage=JetStreamKeyUsage(connection),
+        background=(oidc_keys.run,) if settings.oidc_issuer else (),
         new_id=SystemIds(),
     )
     gateway = Gateway(

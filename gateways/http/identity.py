@@ -1,33 +1,21 @@
 """Who asks: the port that every door verifies credentials through, and its local adapter."""
 
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-import jwt
-
-from agentos.domain.auth import (
-    ROLE_SCOPES,
-    USER_SCOPES,
-    AuthContext,
-    PolicyContext,
-    Principal,
-    expand_scopes,
-)
-from agentos.domain.errors import InvalidRequestError, TenantMismatchError, UnauthorizedError
-from agentos.domain.ids import FREE_ID_PATTERN, is_named_id
+from agentos.domain.auth import USER_SCOPES, AuthContext, PolicyContext, Principal, expand_scopes
+from agentos.domain.errors import InvalidRequestError, TenantMismatchError
+from agentos.domain.ids import is_named_id
+from agentos.gateways.http.credentials import UnverifiedError, Verified, words
 from agentos.gateways.http.errors import misfit
+from agentos.gateways.http.keys import PREFIX as KEY_PREFIX
+from agentos.gateways.http.keys import ApiKeys
+from agentos.gateways.http.tenants import Accounts, KnownKey
+from agentos.gateways.http.throttle import Throttle
+from agentos.gateways.http.tokens import FREE_ID, Issuer, Tokens
 
-ISSUER: Final = "agentos-local"
-AUDIENCE: Final = "agentos"
-ALGORITHM: Final = "HS256"
-LEEWAY_S: Final = 60
 MAX_CACHED: Final = 10_000
-MAX_TOKEN_BYTES: Final = 16 * 1024
-FREE_ID: Final = re.compile(FREE_ID_PATTERN)
-SPLIT: Final = re.compile(r"[\s,]+")
 READ: Final = {
     b"authorization": "authorization",
     b"x-api-key": "x-api-key",
@@ -43,27 +31,22 @@ Headers = Iterable[tuple[bytes, bytes]]
 class Identity(Protocol):
     """Turns a request's credential into the one caller it stands for."""
 
-    async def identify(self, headers: Headers) -> AuthContext:
-        """Return the verified caller.
+    async def identify(self, headers: Headers, source: str = "") -> AuthContext:
+        """Return the verified caller; `source` is the address that asks.
 
-        Raises `UnauthorizedError` without a credential that verifies, `InvalidRequestError`
-        for two at once, `TenantMismatchError` when `X-Tenant-Id` names another tenant.
+        Raises `UnauthorizedError` without a credential that verifies, `RateLimitedError` when
+        the address failed too often, `InvalidRequestError` for two at once,
+        `TenantMismatchError` when `X-Tenant-Id` names another tenant, and
+        `DependencyUnavailableError` when nobody can say whether the credential verifies.
         """
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """A token that verified, and until when (epoch seconds) that holds."""
-
-    auth: AuthContext
-    until: float
-
-
 class LocalIdentity:
-    """Verifies tokens that this node signed, and development headers where they are allowed.
+    """Verifies tokens and API keys, and development headers where they are allowed.
 
-    Verified tokens are remembered until they expire: the check is on the way of every call.
+    Tokens are the node's own, and `oidc`'s where there is one; keys are those of `accounts`.
+    What verified is remembered until it ends: the check is on the way of every call.
     """
 
     def __init__(
@@ -72,81 +55,65 @@ class LocalIdentity:
         *,
         allow_dev_headers: bool,
         region: str = "local",
+        oidc: Issuer | None = None,
+        accounts: Accounts | None = None,
+        throttle: Throttle | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._secret = secret
         self._allow_dev_headers = allow_dev_headers
         self._policy_context = PolicyContext(region=region)
+        self._throttle = throttle or Throttle()
         self._now = now
         self._verified: dict[str, Verified] = {}
+        self._tokens = Tokens(secret, self._policy_context, oidc=oidc, now=now)
+        self._keys = None if accounts is None else ApiKeys(accounts, self._policy_context, now)
+        self._used: dict[str, float] = {}
+        if accounts is not None:
+            self._used = accounts.used
+            accounts.on_key.append(self._forget)
 
-    async def identify(self, headers: Headers) -> AuthContext:
+    async def identify(self, headers: Headers, source: str = "") -> AuthContext:
         """Return the verified caller; as `Identity.identify`."""
         sent = _read(headers)
-        bearer, key = sent.get("authorization"), sent.get("x-api-key")
-        if bearer is not None and key is not None:
-            raise InvalidRequestError("send Authorization or X-API-Key, not both", errors=[])
-        if key is not None:
-            raise UnauthorizedError("no such API key")
-        if bearer is None:
+        credential = _credential(sent)
+        if credential is None:
             if self._allow_dev_headers and "x-tenant-id" in sent and "x-principal-id" in sent:
                 return self._of_dev_headers(sent)
-            raise UnauthorizedError("a credential is needed: Authorization: Bearer <token>")
-        auth = self._of_bearer(bearer)
+            raise UnverifiedError(
+                "a credential is needed: Authorization: Bearer <token>", "no_credential"
+            )
+        known, now = self._verified.get(credential), self._now()
+        if known is None or known.until <= now:
+            known = await self._verify(credential, source)
+        if known.key_id is not None:
+            self._used[known.key_id] = now
+        auth = known.auth
         if sent.get("x-tenant-id", auth.tenant_id) != auth.tenant_id:
             raise TenantMismatchError("X-Tenant-Id names another tenant than the credential")
         return auth
 
-    def _of_bearer(self, header: str) -> AuthContext:
-        scheme, _, token = header.partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token:
-            raise UnauthorizedError("only the Bearer scheme is known")
-        known = self._verified.get(token)
-        if known is not None and known.until > self._now():
-            return known.auth
-        verified = self._verify(token)
+    async def _verify(self, credential: str, source: str) -> Verified:
+        """Verify what is not known yet, unless its address has failed too often of late."""
+        self._throttle.check(source)
+        try:
+            if not credential.startswith(KEY_PREFIX):
+                verified = await self._tokens.verify(credential)
+            elif self._keys is not None:
+                verified = await self._keys.verify(credential)
+            else:
+                raise UnverifiedError("no such API key", "unknown_key")
+        except UnverifiedError:
+            self._throttle.failed(source)
+            raise
         while len(self._verified) >= MAX_CACHED:
             del self._verified[next(iter(self._verified))]
-        self._verified[token] = verified
-        return verified.auth
+        self._verified[credential] = verified
+        return verified
 
-    def _verify(self, token: str) -> Verified:
-        if len(token) > MAX_TOKEN_BYTES:
-            raise UnauthorizedError("the token is too long")
-        try:
-            claims = jwt.decode(
-                token,
-                self._secret,
-                algorithms=[ALGORITHM],
-                issuer=ISSUER,
-                audience=AUDIENCE,
-                leeway=LEEWAY_S,
-                options={"require": ["exp", "iss", "aud"]},
-            )
-        except jwt.PyJWTError as exc:
-            raise UnauthorizedError(f"the token does not verify: {exc}") from exc
-        return Verified(self._caller(claims), float(claims["exp"]) + LEEWAY_S)
-
-    def _caller(self, claims: Mapping[str, Any]) -> AuthContext:
-        tenant_id = claims.get("tenant_id", claims.get("tid"))
-        principal_id = claims.get("principal_id", claims.get("sub"))
-        if not (isinstance(tenant_id, str) and is_named_id(tenant_id)):
-            raise UnauthorizedError("the token names no tenant")
-        if not (isinstance(principal_id, str) and FREE_ID.match(principal_id)):
-            raise UnauthorizedError("the token names no principal")
-        roles = tuple(_words(claims.get("roles")))
-        return AuthContext(
-            tenant_id=tenant_id,
-            principal=Principal(
-                principal_id=principal_id,
-                principal_type=_subject_type(claims, roles),
-                display_name=claims.get("name") if isinstance(claims.get("name"), str) else None,
-            ),
-            scopes=_scopes(claims, roles),
-            roles=roles,
-            policy_context=self._policy_context,
-        )
+    def _forget(self, known: KnownKey) -> None:
+        """Something happened to a key: its secrets are to be verified again."""
+        while known.secrets:
+            self._verified.pop(known.secrets.pop(), None)
 
     def _of_dev_headers(self, sent: Mapping[str, str]) -> AuthContext:
         tenant_id, principal_id = sent["x-tenant-id"], sent["x-principal-id"]
@@ -155,7 +122,7 @@ class LocalIdentity:
         if not FREE_ID.match(principal_id):
             raise misfit(["header", "X-Principal-Id"], "not 1-256 printable characters")
         listed = sent.get("x-scopes")
-        scopes = USER_SCOPES if listed is None else expand_scopes(frozenset(_words(listed)))
+        scopes = USER_SCOPES if listed is None else expand_scopes(frozenset(words(listed)))
         kind = sent.get("x-subject-type", "user")
         return AuthContext(
             tenant_id=tenant_id,
@@ -183,28 +150,19 @@ def _read(headers: Headers) -> dict[str, str]:
     return found
 
 
-def _words(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [word for word in SPLIT.split(value) if word]
-    if isinstance(value, list):
-        return [word for word in value if isinstance(word, str)]
-    return []
-
-
-def _scopes(claims: Mapping[str, Any], roles: tuple[str, ...]) -> frozenset[str]:
-    """Return what the roles give, narrowed to the scopes that the token lists, if it does.
-
-    A token without roles has the scopes that it lists, and none when it lists none.
-    """
-    listed = next((claims[name] for name in ("scope", "scopes", "scp") if name in claims), None)
-    given = frozenset[str]().union(*(ROLE_SCOPES.get(role, frozenset()) for role in roles))
-    if listed is None:
-        return given
-    named = expand_scopes(frozenset(_words(listed)))
-    return named & given if roles else named
-
-
-def _subject_type(claims: Mapping[str, Any], roles: tuple[str, ...]) -> Any:
-    default = "service" if roles and roles[0] in ("tenant_service", "peer") else "user"
-    kind = claims.get("principal_type", claims.get("subject_type", default))
-    return "user" if kind == "user" else "service"
+def _credential(sent: Mapping[str, str]) -> str | None:
+    """Return the one token or key that was sent, `None` without any."""
+    bearer, key = sent.get("authorization"), sent.get("x-api-key")
+    if key is not None:
+        if bearer is not None:
+            raise InvalidRequestError("send Authorization or X-API-Key, not both", errors=[])
+        if not key.startswith(KEY_PREFIX):
+            raise UnverifiedError("no such API key", "malformed_key")
+        return key
+    if bearer is None:
+        return None
+    scheme, _, token = bearer.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise UnverifiedError("only the Bearer scheme is known", "no_bearer")
+    return token

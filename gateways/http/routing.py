@@ -11,17 +11,37 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agentos.domain.errors import ForbiddenError, UnauthorizedError
+from agentos.domain.auth import AuthContext
+from agentos.domain.errors import (
+    AgentOSError,
+    ForbiddenError,
+    RateLimitedError,
+    TenantDisabledError,
+    TenantMismatchError,
+    TenantUnknownError,
+    UnauthorizedError,
+)
 from agentos.gateways.http.authorization import OPEN, require, required_scope
 from agentos.gateways.http.call import Call, call_of
+from agentos.gateways.http.credentials import UnverifiedError
+from agentos.gateways.http.denials import Denials
 from agentos.gateways.http.errors import misfit
 from agentos.gateways.http.identity import Identity
 from agentos.gateways.http.metrics import Metrics
 from agentos.gateways.http.parameters import Parameter
 from agentos.gateways.http.schemas import ErrorBody
+from agentos.gateways.http.tenants import Tenants
 
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 PARTS: Final = "agentos.parts"
+REFUSALS: Final = (
+    UnauthorizedError,
+    ForbiddenError,
+    TenantUnknownError,
+    TenantDisabledError,
+    TenantMismatchError,
+    RateLimitedError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +49,31 @@ class Gate:
     """What every route needs before its endpoint."""
 
     identity: Identity
+    tenants: Tenants
     metrics: Metrics
+    denials: Denials
 
     async def admit(self, scope: Scope, call: Call, needed: str) -> None:
         """Identify the caller and check the scope: credential, tenant, scope, in this order."""
+        client = scope.get("client")
+        source = client[0] if client else ""
         try:
-            call.auth = await self.identity.identify(scope["headers"])
-            require(call.auth, needed)
-        except (UnauthorizedError, ForbiddenError) as error:
-            self.metrics.auth_failed(error.code)
+            call.auth = auth = await self.identity.identify(scope["headers"], source)
+            if auth.tenant_id not in self.tenants.active:
+                await self.tenants.require(auth.tenant_id)
+            require(auth, needed)
+        except REFUSALS as error:
+            self._refused(error, f"{scope['method']} {call.route}", source, call.auth)
             raise
+
+    def _refused(
+        self, error: AgentOSError, resource: str, source: str, auth: AuthContext | None
+    ) -> None:
+        reason = error.code
+        if isinstance(error, UnverifiedError):
+            reason, auth = error.reason, error.auth
+        self.metrics.auth_failed(reason)
+        self.denials.note(resource, reason, source, auth)
 
 
 class GuardedRoute(APIRoute):

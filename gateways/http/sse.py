@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +11,7 @@ import orjson
 from prometheus_client import Gauge
 from starlette.types import Scope, Send
 
+from agentos.domain.auth import AuthContext
 from agentos.domain.errors import AgentOSError, SlowConsumerError
 from agentos.gateways.http.call import call_of
 from agentos.gateways.http.server import Connection, connection_of
@@ -54,6 +55,7 @@ class Stream:
     __slots__ = (
         "_bytes",
         "_connection",
+        "_cut",
         "_items",
         "_keepalive_due",
         "_limits",
@@ -77,6 +79,7 @@ class Stream:
         self._keepalive_due = False
         self._over = False
         self._slow = False
+        self._cut: AgentOSError | None = None
         self.live = False
         self.has_missed = False
         self.sending_since = 0.0
@@ -86,7 +89,7 @@ class Stream:
 
     def offer(self, framed: Framed) -> None:
         """Take a commit for later; never waits."""
-        if self._over or self._slow:
+        if self._over or self._slow or self._cut is not None:
             return
         self._bytes += framed.size
         if self._bytes > self._limits.max_bytes or len(self._items) >= self._limits.max_items:
@@ -97,7 +100,9 @@ class Stream:
 
     def offer_delta(self, data: bytes) -> None:
         """Take a piece of streamed text, unless much is waiting: a delta may be lost."""
-        if self._over or self._slow or len(self._items) >= self._limits.max_items // 2:
+        if self._over or self._slow or self._cut is not None:
+            return
+        if len(self._items) >= self._limits.max_items // 2:
             return
         if self._bytes + len(data) > self._limits.max_bytes // 2 or b"\n" in data:
             return
@@ -113,6 +118,12 @@ class Stream:
     def end(self) -> None:
         """Let nothing more be written."""
         self._over = True
+        self._clear()
+        self._wake()
+
+    def cut(self, error: AgentOSError) -> None:
+        """Let nothing more be written but why: its caller may not go on."""
+        self._cut = error
         self._clear()
         self._wake()
 
@@ -161,15 +172,28 @@ class Stream:
         return items
 
     def _check(self) -> None:
-        if self._over:
-            raise StreamOverError
+        self._check_cut()
         if self._slow:
             raise SlowConsumerError("the stream was read too slowly; resume behind the last id")
 
-    async def write(self, data: bytes) -> None:
-        """Send bytes to the client, waiting until its connection takes them."""
+    def _check_cut(self) -> None:
         if self._over:
             raise StreamOverError
+        if self._cut is not None:
+            raise self._cut
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes to the client, waiting until its connection takes them."""
+        self._check_cut()
+        await self._put(data)
+
+    async def write_error(self, error: AgentOSError) -> None:
+        """Send the last frame: why the stream ends."""
+        if self._over:
+            raise StreamOverError
+        await self._put(error_frame(error))
+
+    async def _put(self, data: bytes) -> None:
         now = asyncio.get_running_loop().time()
         self.sending_since = now
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
@@ -181,9 +205,15 @@ class Stream:
 class Streams:
     """All open streams of a process: opened, kept alive, and ended here."""
 
-    def __init__(self, gauge: Gauge, limits: StreamLimits | None = None) -> None:
+    def __init__(
+        self,
+        gauge: Gauge,
+        limits: StreamLimits | None = None,
+        refusal: Callable[[AuthContext], AgentOSError | None] = lambda _: None,
+    ) -> None:
         self._gauge = gauge
-        self._open: set[Stream] = set()
+        self._refusal = refusal
+        self._open: dict[Stream, AuthContext | None] = {}
         self._ending = False
         self.limits = limits or StreamLimits()
         self.catching_up = asyncio.Semaphore(self.limits.catch_ups)
@@ -204,25 +234,28 @@ class Streams:
         connection = connection_of(scope)
         connection.limit_kernel_buffer(self.limits.kernel_bytes)
         connection.on_lost = stream.end
-        call_of(scope).is_stream = True
-        self._open.add(stream)
+        call = call_of(scope)
+        call.is_stream = True
+        self._open[stream] = call.auth
         self._gauge.inc()
         try:
             more = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
             await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *more]})
             if connection.transport.is_closing() or self._ending:
                 stream.end()
+            # Its caller may have been shut out after it came in and before it stood here.
+            self._cut_if_refused(stream, call.auth)
             try:
                 stream.last_write = asyncio.get_running_loop().time()
                 yield
             except AgentOSError as error:
-                await stream.write(error_frame(error))
+                await stream.write_error(error)
             await _end_body(stream, send)
         except StreamOverError:
             await _end_body(stream, send)
         finally:
             connection.on_lost = None
-            self._open.discard(stream)
+            self._open.pop(stream, None)
             self._gauge.dec()
 
     async def run(self) -> None:
@@ -240,6 +273,15 @@ class Streams:
                 now = loop.time()
                 for stream in streams[at::slices]:
                     stream.sweep(now)
+
+    def cut_refused(self) -> None:
+        """End the streams whose callers may not go on, each with its error."""
+        for stream, auth in tuple(self._open.items()):
+            self._cut_if_refused(stream, auth)
+
+    def _cut_if_refused(self, stream: Stream, auth: AuthContext | None) -> None:
+        if auth is not None and (error := self._refusal(auth)) is not None:
+            stream.cut(error)
 
     def end_all(self) -> None:
         """End every stream, now and from now on: the process stops, clients resume elsewhere."""

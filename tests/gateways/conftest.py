@@ -18,14 +18,19 @@ from agentos.domain.aggregate import Moment
 from agentos.domain.auth import AuthContext, PolicyContext, Principal
 from agentos.domain.envelope import Origin
 from agentos.domain.errors import AgentOSError
+from agentos.domain.key.key import Key
 from agentos.domain.log import make_commit
 from agentos.domain.ports import EventLog
 from agentos.domain.run.events import ErrorInfo, Output, RunCreated
 from agentos.domain.run.run import Run, run_ref
+from agentos.domain.tenant.tenant import Profile, Tenant, tenant_ref
 from agentos.gateways.app import Gateway, Ports, run_doors
-from agentos.gateways.http.identity import AUDIENCE, ISSUER, LocalIdentity
+from agentos.gateways.http.identity import LocalIdentity
 from agentos.gateways.http.server import listen, make_server
 from agentos.gateways.http.sse import StreamLimits
+from agentos.gateways.http.tenants import Accounts
+from agentos.gateways.http.throttle import Throttle
+from agentos.gateways.http.tokens import AUDIENCE, ISSUER, Issuer
 from agentos.infra.clock import SystemIds
 from agentos.infra.memory.bus import MemoryBus
 from agentos.infra.memory.log import MemoryLog
@@ -164,8 +169,16 @@ class RunScript:
         return self.run.position
 
 
+class EveryTenant(set[str]):
+    """The set that every tenant is in."""
+
+    def __contains__(self, tenant_id: object) -> bool:
+        return True
+
+
 class Door:
-    """A gateway process under test."""
+    """A gateway process under test. Every tenant may act in it, unless `tenants` are named:
+    then those are written to its log, and it goes by the log."""
 
     def __init__(self, limits: StreamLimits | None = None, **options: Any) -> None:
         self.new_id = SystemIds()
@@ -177,18 +190,33 @@ class Door:
         self.limits = limits
         self.options = options
         self.allow_dev_headers = options.pop("allow_dev_headers", True)
+        self.tenants: Sequence[str] | None = options.pop("tenants", None)
+        self.throttle: Throttle | None = options.pop("throttle", None)
+        self.oidc: Issuer | None = options.pop("oidc", None)
         self.stop = asyncio.Event()
         self._ids = itertools.count(1)
 
     async def start(self) -> None:
         """Open the doors."""
-        self.identity = LocalIdentity(SECRET, allow_dev_headers=self.allow_dev_headers)
+        self.accounts = Accounts(self.log)
+        if self.tenants is None:
+            self.accounts.active = EveryTenant()
+        for tenant_id in self.tenants or ():
+            await self.change_tenant(tenant_id, "create", Profile(name=tenant_id))
+        self.identity = LocalIdentity(
+            SECRET,
+            allow_dev_headers=self.allow_dev_headers,
+            accounts=self.accounts,
+            throttle=self.throttle,
+            oidc=self.oidc,
+        )
         ports = Ports(
             bus=self.bus,
             log=self.log,
             signals=self.signals,
             reads=self.reads,
             identity=self.identity,
+            accounts=self.accounts,
             new_id=self.new_id,
         )
         self.gateway = Gateway(ports, limits=self.limits, **self.options)
@@ -213,6 +241,21 @@ class Door:
         self.stop.set()
         async with asyncio.timeout(20):
             await self.task
+
+    async def change_tenant(self, tenant_id: str, change: str, *arguments: Any) -> None:
+        """Write what a tenant's own command (`create`, `disable` …) decides."""
+        ref = tenant_ref(tenant_id)
+        tenant = Tenant(ref).fold(await self.log.read(ref))
+        events = getattr(tenant, change)(*arguments, self.script("run_x").moment())
+        commit = make_commit(ref, events, self.new_id)
+        await self.log.append(commit, expected=tenant.position)
+
+    async def change_key(self, key: Key, change: str, *arguments: Any) -> None:
+        """Write what a key's own command (`issue`, `rotate`, `revoke`) decides."""
+        events = getattr(key, change)(*arguments, self.script("run_x").moment())
+        commit = make_commit(key.ref, events, self.new_id)
+        await self.log.append(commit, expected=key.position)
+        key.fold(await self.log.read(key.ref, after=key.position))
 
     def script(self, run_id: str | None = None, tenant_id: str = TENANT) -> RunScript:
         """Return the script of a new run."""

@@ -179,7 +179,7 @@ async def test_metrics_count_routes_and_never_ids_or_tenants(door: Door) -> None
     assert line % (200, "/v1/runs/{run_id}", service) in text
     assert line % (404, "/v1/runs/{run_id}", service) in text
     assert line % (401, "/v1/runs", service) in text
-    assert 'agentos_auth_failures_total{reason="unauthorized"} 1.0' in text
+    assert 'agentos_auth_failures_total{reason="no_credential"} 1.0' in text
     assert "agentos_http_request_duration_seconds_bucket" in text
     assert "agentos_sse_streams 0.0" in text
     assert script.run_id not in text

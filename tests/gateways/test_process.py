@@ -14,6 +14,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from agentos.domain.log import make_commit
+from agentos.domain.tenant.tenant import Profile, Tenant, tenant_ref
 from agentos.infra.clock import SystemIds
 from agentos.infra.jetstream.connection import bounded_close, connect
 from agentos.infra.jetstream.log import JetStreamLog
@@ -105,6 +107,9 @@ async def test_it_serves_without_its_dependencies_and_outlives_the_broker(
         await provision(own_nats_server.url, durability="process", expect_log=False)
         connection = await connect(own_nats_server.url, "test")
         script = RunScript(Writer(JetStreamLog(connection)), "run_1")
+        tenant = Tenant(tenant_ref(TENANT))
+        made = tenant.create(Profile(name="A"), script.moment())
+        await script.door.log.append(make_commit(tenant.ref, made, script.door.new_id), expected=0)
         await script.stage_created().write()
         run = await answers(client, "/v1/runs/run_1", 200)
         assert (run["run"]["status"], run["run"]["tenant_id"]) == ("queued", TENANT)
