@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp, Scope
@@ -17,6 +17,7 @@ CONNECTION_KEY: Final = "agentos.connection"
 MAX_HEAD_BYTES: Final = 64 * 1024
 BACKLOG: Final = 4096
 GRACE_S: Final = 5
+REQUEST_S: Final = 30.0
 BAD_HTTP: Final = error_body(
     InvalidRequestError("this is not HTTP as we speak it", errors=[]).to_wire(), "none"
 )
@@ -104,23 +105,61 @@ def connection_of(scope: Scope) -> Connection:
 
 
 class DoorProtocol(HttpToolsProtocol):
-    """HTTP as uvicorn speaks it, with the connection in the scope and a bound on heads."""
+    """HTTP as uvicorn speaks it, with the connection in the scope, and bounds on requests.
+
+    uvicorn waits for ever for a connection's first request and for the rest of any: here a
+    request has `request_s` seconds from the connection or its first bytes to its last.
+    """
+
+    request_s: ClassVar[float] = REQUEST_S
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Remember the transport."""
         super().connection_made(WholeAnswers(transport, self.loop))
         self.held = Connection(transport)
         self.head_bytes = 0
+        self.is_whole = False
+        self.patience: asyncio.TimerHandle | None = None
+        self._await_rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the stream on it."""
         super().connection_lost(exc)
+        if self.patience is not None:
+            self.patience.cancel()
         if self.held.on_lost is not None:
             self.held.on_lost()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; time what is missing."""
+        super().data_received(data)
+        if self.is_whole:
+            if self.patience is not None:
+                self.patience.cancel()
+                self.patience = None
+        elif self.patience is None:
+            self._await_rest()
+
+    def _await_rest(self) -> None:
+        self.patience = self.loop.call_later(self.request_s, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        """Close, unless the request before this one is still being answered."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            self._await_rest()
+        else:
+            self.transport.abort()
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        super().on_message_complete()
+        self.is_whole = True
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
+        self.is_whole = False
         self.head_bytes = 0
         self.scope[CONNECTION_KEY] = self.held  # type: ignore[typeddict-unknown-key]
 
