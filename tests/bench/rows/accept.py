@@ -32,7 +32,9 @@ async def accept(plan: Plan) -> list[Figure]:
             await plan.sample_floors()
     echo_rate, echo_alone = await plan.echo()
     flight, serial, serial_p50 = await plan.appends()
-    floor = SHARE_OF_APPENDS * median(flight)
+    # A disk that is busy elsewhere can make 200 in flight slower than one after the other: the
+    # faster of the two is what the machine can do.
+    floor = SHARE_OF_APPENDS * max(median(flight), median(serial))
     words = f"≥ 2,500/s, or {SHARE_OF_APPENDS} of the append floor = {floor:,.0f}/s"
     return [
         Figure(
