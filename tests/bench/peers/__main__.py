@@ -31,8 +31,9 @@ What is not comparable:
   result was not recorded yet; ours are counted in the log, where a finished step has its result.
 - DBOS writes to PostgreSQL with fsync and synchronous_commit=on, on the same disk as our log.
 - LangGraph's is the in-memory development server: nothing is durable, and it is not the
-  production runtime. Its queue looks for work at intervals while it is idle, which is what the
-  figure of one client alone shows, and what bounds 32 clients; so 256 clients are shown too.
+  production runtime. Its queue sleeps half a second when it is idle, which may be most of what
+  the figure of one client alone shows. Another setup saw 336/s at 32 clients: where ours is far
+  below that, suspect the setup first.
 - Ours does more: a signed token, quotas, idempotency, every intent durable before its call, and
   the events readable by anyone. An echo run is one model step; the run of three steps is a model
   call, a tool call and a model call."""
