@@ -3,26 +3,24 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from typing import Any
 
 import orjson
 import structlog
-from faststream.nats import NatsBroker
 
 from agentos.domain.run.idempotency import EPOCH_MS
-from agentos.domain.subjects import HANDLERS_GROUP, StreamRef, command, heartbeat, metrics
+from agentos.domain.subjects import StreamRef, heartbeat, metrics
 from agentos.handlers.admission import AdmissionDesks
 from agentos.handlers.audit import record_denials_for_ever
 from agentos.handlers.crash import crash_at, never
 from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
 from agentos.handlers.ledgers import LedgerDesks
-from agentos.handlers.middleware.errors import AnswerErrors
 from agentos.handlers.parts import Parts
-from agentos.handlers.routes import ROUTES, handle
+from agentos.handlers.serving import CommandServer
 from agentos.handlers.sweep import load_unfinished, sweep_for_ever
 from agentos.handlers.watch import LogWatch
 from agentos.infra.clock import SystemClock, SystemIds
@@ -32,7 +30,6 @@ from agentos.infra.jetstream.queue import JetStreamQueue
 from agentos.infra.jetstream.signals import NatsSignals
 from agentos.infra.settings import Settings
 
-CONCURRENT = 2_000
 BEAT_S = 0.5
 METRICS_EVERY = 4
 log = structlog.get_logger()
@@ -69,36 +66,6 @@ def _on_final(desks: AdmissionDesks, dispatcher: Dispatcher, ref: StreamRef) -> 
     dispatcher.on_final(ref)
 
 
-def create_broker(settings: Settings, parts: Parts) -> NatsBroker:
-    """Return the broker with every command's subscription."""
-    broker = NatsBroker(
-        settings.runtime().nats_url,
-        apply_types=False,
-        decoder=_decode,
-        middlewares=[AnswerErrors],
-        graceful_timeout=10.0,
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=0.2,  # type: ignore[arg-type]  # nats-py takes fractions
-        logger=None,
-    )
-    for name in ROUTES:
-        broker.subscriber(command(name), queue=HANDLERS_GROUP, max_workers=CONCURRENT)(
-            _subscriber(parts, name)
-        )
-    return broker
-
-
-def _subscriber(parts: Parts, name: str) -> Callable[[dict[str, Any]], Awaitable[bytes]]:
-    async def answer(message: dict[str, Any]) -> bytes:
-        return orjson.dumps({"ok": await handle(parts, name, message)})
-
-    return answer
-
-
-async def _decode(message: Any) -> Any:
-    return orjson.loads(message.body)
-
-
 async def serve(settings: Settings) -> None:
     """Run a handler process until SIGTERM."""
     stop = asyncio.Event()
@@ -114,8 +81,8 @@ async def serve(settings: Settings) -> None:
         asyncio.create_task(parts.dispatcher.run()),
     ]
     await parts.watch.reach(start)
-    broker = create_broker(settings, parts)
-    await broker.start()
+    server = CommandServer(settings.runtime().nats_url, parts)
+    await server.start()
     tasks += [
         asyncio.create_task(sweep_for_ever(parts)),
         asyncio.create_task(_beat(parts)),
@@ -125,7 +92,7 @@ async def serve(settings: Settings) -> None:
     waiting = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        await broker.stop()
+        await server.stop()
     finally:
         for task in [waiting, *tasks]:
             task.cancel()

@@ -6,7 +6,9 @@ from typing import Any, Final
 from agentos.domain.agent.agent import Agent, agent_ref
 from agentos.domain.errors import AgentOSError, NotFoundError
 from agentos.domain.log import Recorded
+from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import FINAL, Run, run_ref
+from agentos.domain.subjects import StreamRef
 from agentos.gateways.orchestrator.parts import Parts, RunView
 
 ROW_S: Final = 0.5
@@ -25,6 +27,17 @@ async def load_run(parts: Parts, tenant_id: str, run_id: str) -> dict[str, Any]:
     if row is not None and row.position >= last.position:
         return row.view()
     return folded_run(ref.tenant_id, run_id, await parts.log.read(ref))
+
+
+async def has_ended(parts: Parts, ref: StreamRef) -> bool:
+    """Whether the run's last commit is its end: one question to the log, nothing folded.
+
+    Raises `NotFoundError` when there is no such run.
+    """
+    last = await parts.log.last(ref)
+    if last is None or last.is_void:
+        raise NotFoundError("no such run")
+    return last.types[-1] in FINAL_TYPES
 
 
 def folded_run(tenant_id: str, run_id: str, records: list[Recorded]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from agentos.gateways.orchestrator.queries import (
     read_command_id,
     run_filters,
 )
-from agentos.gateways.orchestrator.reading import is_final, load_run
+from agentos.gateways.orchestrator.reading import folded_run, has_ended, is_final, load_run
 from agentos.gateways.orchestrator.schemas import RunCancel, RunCreate
 
 COMMAND_S = 10.0
@@ -95,12 +95,13 @@ async def wait_for_run(request: Request) -> Answer:
 async def _await_final(
     parts: Parts, auth: AuthContext, run_id: str, until: float
 ) -> dict[str, Any]:
+    ref = run_ref(auth.tenant_id, run_id)
     waiter = FinalWaiter(FINAL_TYPES)
-    with parts.tail.listening_to_run(run_ref(auth.tenant_id, run_id), waiter):
-        while True:
-            run = await load_run(parts, auth.tenant_id, run_id)
-            if is_final(run) or not await waiter.wait(until):
-                return run
+    with parts.tail.listening_to_run(ref, waiter):
+        while not await has_ended(parts, ref):
+            if not await waiter.wait(until):
+                break
+    return folded_run(ref.tenant_id, run_id, await parts.log.read(ref))
 
 
 async def cancel_run(request: Request) -> Answer:

@@ -1,10 +1,9 @@
 """Every command is answered: an error becomes the contract's error object."""
 
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import orjson
 import structlog
-from faststream import BaseMiddleware
 from pydantic import ValidationError
 
 from agentos.domain.errors import AgentOSError, InternalError, InvalidRequestError
@@ -12,20 +11,17 @@ from agentos.domain.errors import AgentOSError, InternalError, InvalidRequestErr
 log = structlog.get_logger()
 
 
-class AnswerErrors(BaseMiddleware):
-    """Turns what a handler raises into `{"error": …}`; the log keeps what is not a caller's."""
-
-    async def consume_scope(self, call_next: Any, msg: Any) -> Any:
-        """Call the handler; answer its error."""
-        try:
-            return await call_next(msg)
-        except AgentOSError as error:
-            return _answer(error)
-        except ValidationError as invalid:
-            return _answer(invalid_request(invalid))
-        except Exception:
-            log.exception("command broke", subject=msg.raw_message.subject)
-            return _answer(InternalError("the handler broke"))
+async def answer_errors(name: str, answer: Callable[[], Awaitable[bytes]]) -> bytes:
+    """Return the answer, or what was raised as `{"error": …}`; a bug of ours goes to the log."""
+    try:
+        return await answer()
+    except AgentOSError as error:
+        return _answer(error)
+    except ValidationError as invalid:
+        return _answer(invalid_request(invalid))
+    except Exception:
+        log.exception("command broke", command=name)
+        return _answer(InternalError("the handler broke"))
 
 
 def invalid_request(invalid: ValidationError) -> InvalidRequestError:
