@@ -54,6 +54,11 @@ def log_filter(partition: int, tenant_id: str | None, kind: str | None) -> str:
     return f"{LOG}.{partition}.{tenant}.{kind or '*'}.>"
 
 
+def tenant_filter(tenant_id: str, kind: str) -> str:
+    """Return the wildcard of a tenant's events of a kind as its own subscribers see them."""
+    return f"{LOG}.{_token(tenant_id)}.{kind}.>"
+
+
 def command(name: str) -> str:
     """Return the request subject of a command (`run.create` …)."""
     return f"cmd.{name}"

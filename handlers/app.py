@@ -21,13 +21,17 @@ from agentos.handlers.dispatch import Dispatcher
 from agentos.handlers.ledgers import LedgerDesks
 from agentos.handlers.parts import Parts
 from agentos.handlers.serving import CommandServer
+from agentos.handlers.subscribers import AccountsKeeper
 from agentos.handlers.sweep import load_unfinished, sweep_for_ever
 from agentos.handlers.watch import LogWatch
 from agentos.infra.clock import SystemClock, SystemIds
+from agentos.infra.jetstream.accounts import ReloadedAccounts
 from agentos.infra.jetstream.connection import connect
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.queue import JetStreamQueue
 from agentos.infra.jetstream.signals import NatsSignals
+from agentos.infra.nats_server import load_nats
+from agentos.infra.node.paths import NodePaths
 from agentos.infra.settings import Settings
 
 BEAT_S = 0.5
@@ -45,6 +49,7 @@ def make_parts(settings: Settings, client: Any) -> Parts:
     desks = AdmissionDesks(event_log, watch, clock, new_id, ttl_ms)
     dispatcher = Dispatcher(queue, watch, clock, settings.executor_slots)
     watch.on_final = partial(_on_final, desks, dispatcher)
+    server = None if settings.nats_url else load_nats(NodePaths(settings.data_dir).nats)
     return Parts(
         log=event_log,
         clock=clock,
@@ -58,6 +63,9 @@ def make_parts(settings: Settings, client: Any) -> Parts:
         ledgers=LedgerDesks(event_log, clock, new_id),
         idempotency_ttl_ms=ttl_ms,
         crash_point=crash_at(settings.crash_point) if settings.crash_point else never,
+        subscribers=None
+        if server is None
+        else AccountsKeeper(event_log, clock, ReloadedAccounts(server)),
     )
 
 
@@ -88,6 +96,8 @@ async def serve(settings: Settings) -> None:
         asyncio.create_task(_beat(parts)),
         asyncio.create_task(record_denials_for_ever(parts)),
     ]
+    if parts.subscribers is not None:
+        tasks.append(asyncio.create_task(parts.subscribers.keep()))
     log.info("handlers ready", unfinished_runs=unfinished, position=start)
     waiting = asyncio.create_task(stop.wait())
     try:

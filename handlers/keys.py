@@ -4,7 +4,8 @@ A secret is made here and leaves in the answer; the log has its hash only.
 """
 
 import secrets
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 from agentos.domain.aggregate import Moment
 from agentos.domain.auth import (
@@ -19,6 +20,7 @@ from agentos.domain.auth import (
 from agentos.domain.envelope import Event
 from agentos.domain.errors import (
     ConflictError,
+    DependencyUnavailableError,
     ForbiddenError,
     InvalidRequestError,
     NotFoundError,
@@ -28,6 +30,7 @@ from agentos.domain.key.key import (
     Grant,
     Key,
     KeyIssued,
+    KeyKind,
     KeyRevoked,
     KeyRotated,
     hash_secret,
@@ -62,39 +65,46 @@ async def issue_key(parts: Parts, auth: AuthContext, command: IssueKey) -> dict[
     (`details.key_id`) and for a kind that this node does not serve.
     """
     await _admit(parts, auth, command.tenant_id)
-    if command.kind == "subscriber":
-        raise ConflictError(
-            "subscriber keys need a broker that takes accounts by reload; this node has none",
-            missing="accounts of tenants on the broker",
-        )
+    make = _maker(parts, command.kind)
     key_id = parts.new_id("key")
     if command.command_id:
         key_id = derived_id("key", command.tenant_id, command.command_id)
     grant = _grant(auth, command, key_id)
     if grant.expires_at is not None and grant.expires_at <= parts.clock.now_ms():
         raise _misfit("expires_at", "lies in the past")
-    secret = make_secret(key_id, secrets.token_urlsafe(32))
+    made = make(key_id)
 
     def decision(key: Key, at: Moment) -> list[Event]:
-        return key.issue(grant, prefix_of(secret), hash_secret(secret), at)
+        return key.issue(grant, made.prefix, made.hashed, at)
 
     decided = await _decide(parts, auth, command, key_id, decision)
-    return _shown_once(decided, secret)
+    answer = _shown_once(decided, made.secret)
+    try:
+        await _tell_broker(parts, decided.aggregate)
+    except DependencyUnavailableError:
+        # Its secret is never shown, so nobody can use it: it is taken back.
+        await _decide(parts, auth, _taken_back(command), key_id, lambda key, at: key.revoke(at))
+        raise
+    return answer
 
 
 async def rotate_key(parts: Parts, auth: AuthContext, command: RotateKey) -> dict[str, Any]:
     """Give a key a new secret, the old one holds `overlap_seconds` longer; as `issue_key`."""
     await _admit(parts, auth, command.tenant_id)
-    secret = make_secret(command.key_id, secrets.token_urlsafe(32))
+    known = await parts.directory.reload(Key, key_ref(command.tenant_id, command.key_id))
+    known.require_known()
+    made = _maker(parts, known.grant.kind)(command.key_id)
 
     def decision(key: Key, at: Moment) -> list[Event]:
         key.require_known()
         _require_may_grant(auth, key.grant.roles, frozenset(key.grant.scopes))
         overlap_ms = command.overlap_seconds * 1000
-        return key.rotate(prefix_of(secret), hash_secret(secret), overlap_ms, at)
+        return key.rotate(made.prefix, made.hashed, overlap_ms, at)
 
     decided = await _decide(parts, auth, command, command.key_id, decision)
-    return _shown_once(decided, secret)
+    answer = _shown_once(decided, made.secret)
+    await _tell_broker(parts, decided.aggregate)
+    return answer
 
 
 async def revoke_key(parts: Parts, auth: AuthContext, command: RevokeKey) -> dict[str, Any]:
@@ -109,7 +119,46 @@ async def revoke_key(parts: Parts, auth: AuthContext, command: RevokeKey) -> dic
     decided = await _decide(parts, auth, command, command.key_id, decision)
     if not decided.is_same:
         raise ConflictError("the idempotency key was used for a different request")
+    await _tell_broker(parts, decided.aggregate)
     return {"key": decided.aggregate.view(), "position": decided.aggregate.position}
+
+
+class _Made(NamedTuple):
+    """A new secret: what people may see of it, what is shown once, what is kept."""
+
+    prefix: str
+    secret: str
+    hashed: str
+
+
+def _maker(parts: Parts, kind: KeyKind) -> Callable[[str], _Made]:
+    """Return what makes a key's secret; `ConflictError` for a kind that is not served here."""
+    if kind == "api":
+        return _api_secret
+    keeper = parts.subscribers
+    if keeper is None:
+        raise ConflictError(
+            "subscriber keys need the embedded NATS server: accounts cannot be added to one "
+            "that AGENTOS_NATS_URL names",
+            missing="a broker of this node's own, which takes the accounts of tenants by reload",
+        )
+    return lambda _: _Made(*keeper.make_credential())
+
+
+def _api_secret(key_id: str) -> _Made:
+    secret = make_secret(key_id, secrets.token_urlsafe(32))
+    return _Made(prefix_of(secret), secret, hash_secret(secret))
+
+
+def _taken_back(command: IssueKey) -> IssueKey:
+    again = None if command.command_id is None else derived_id("cmd", command.command_id, "revoke")
+    return command.model_copy(update={"command_id": again})
+
+
+async def _tell_broker(parts: Parts, key: Key) -> None:
+    """Let the broker know a subscriber's key as it is now, before anybody is told."""
+    if key.grant.kind == "subscriber" and parts.subscribers is not None:
+        await parts.subscribers.refresh()
 
 
 async def _admit(parts: Parts, auth: AuthContext, tenant_id: str) -> None:

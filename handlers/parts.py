@@ -13,12 +13,16 @@ from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
 from agentos.handlers.ledgers import LedgerDesks
 from agentos.handlers.metrics import HandlerMetrics
+from agentos.handlers.subscribers import AccountsKeeper
 from agentos.handlers.watch import LogWatch
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of a handler process, put together in `app.py`."""
+    """The parts of a handler process, put together in `app.py`.
+
+    `subscribers` is `None` on a broker that takes no accounts: one that is not ours.
+    """
 
     log: EventLog
     clock: Clock
@@ -34,6 +38,7 @@ class Parts:
     crash_point: CrashPoint = never
     denials: Denials = field(default_factory=Denials)
     metrics: HandlerMetrics = field(default_factory=HandlerMetrics)
+    subscribers: AccountsKeeper | None = None
 
     def moment(self, principal: Principal, traceparent: str, command_id: str = "") -> Moment:
         """Return the moment of a decision that is made now."""
