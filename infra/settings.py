@@ -83,7 +83,7 @@ class Settings:
     )
     oidc_issuer: str = _variable("text", "", "issuer whose tokens are accepted")
     oidc_audience: str = _variable("text", "", "audience that those tokens must name")
-    oidc_jwks_url: str = _variable("text", "", "where the issuer's keys are")
+    oidc_jwks_url: str = _variable("text", "", "where the issuer's keys are; empty: it says")
     metrics_require_auth: bool = _variable("flag", "0", "GET /metrics asks for a credential")
     idempotency_ttl_hours: int = _variable("count", "24", "how long idempotency keys are kept")
     peers_file: Path | None = _variable("path", "", "the peers of this node; empty: no federation")

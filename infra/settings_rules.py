@@ -14,7 +14,15 @@ def clashes(settings: Settings) -> list[str]:
         if port in names:
             problems.append(f"{variable} and {names[port]} are both {port}; each needs its own")
         names[port] = variable
-    return problems
+    return problems + _issuer_problems(settings)
+
+
+def _issuer_problems(settings: Settings) -> list[str]:
+    """Return what is missing of an issuer; without a URL of its keys, it is asked for one."""
+    audience, url = settings.oidc_audience, settings.oidc_jwks_url
+    if audience if settings.oidc_issuer else not (audience or url):
+        return []
+    return ["AGENTOS_OIDC_ISSUER and AGENTOS_OIDC_AUDIENCE must be set together"]
 
 
 def unsafe_in_prod(settings: Settings) -> list[str]:
@@ -47,15 +55,12 @@ def _is_plain_secret(settings: Settings, name: str, hide: str) -> bool:
 
 
 def _identity_problems(settings: Settings) -> list[str]:
-    oidc = (settings.oidc_issuer, settings.oidc_audience, settings.oidc_jwks_url)
-    if any(oidc) and not all(oidc):
-        return ["AGENTOS_OIDC_ISSUER, _AUDIENCE and _JWKS_URL must be set together"]
+    if settings.oidc_issuer and not settings.oidc_issuer.startswith("https://"):
+        return ["AGENTOS_OIDC_ISSUER must be an https URL in prod"]
     if settings.jwt_secret and len(settings.jwt_secret.encode()) < 32:
         return ["AGENTOS_JWT_SECRET must have at least 32 bytes in prod"]
-    if not any(oidc) and not settings.jwt_secret:
-        return [
-            "prod needs AGENTOS_OIDC_ISSUER (with audience and keys) or AGENTOS_JWT_SECRET_FILE"
-        ]
+    if not settings.oidc_issuer and not settings.jwt_secret:
+        return ["prod needs AGENTOS_OIDC_ISSUER (with its audience) or AGENTOS_JWT_SECRET_FILE"]
     return []
 
 
