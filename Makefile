@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install up down test test-containers check format bench bench-peers
+.PHONY: install up down api test test-containers check format bench bench-peers
 
 install: $(VENV)/.installed
 
@@ -24,6 +24,11 @@ test: install
 # Nothing is run, and nothing installed, where no container engine answers.
 test-containers: install
 	$(BIN)/python -m tests.containers
+
+# The documents in docs/api, written anew from the code.
+api: install
+	$(BIN)/python -m agentos.gateways.openapi
+	$(BIN)/python -m agentos.gateways.asyncapi
 
 check: install
 	$(BIN)/ruff check .
