@@ -51,7 +51,7 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._stopping = False
-        self._restart_asked = False
+        self._asked = asyncio.Event()
         self._again = asyncio.Event()
 
     @property
@@ -88,9 +88,9 @@ class Child:
             )
 
     async def restart(self) -> None:
-        """Stop the process and start it again at once."""
-        self._restart_asked = True
+        """Stop the process and start it again at once, also one that waits for its next try."""
         self._again.clear()
+        self._asked.set()
         await self._end()
         await self._again.wait()
 
@@ -152,15 +152,20 @@ class Child:
             code = await self._process.wait()
             if self._stopping:
                 return
-            if time.monotonic() - started > _HEALTHY_AFTER or self._restart_asked:
+            if time.monotonic() - started > _HEALTHY_AFTER or self._asked.is_set():
                 delay = _FIRST_DELAY
-            wait = 0.0 if self._restart_asked else delay
-            self._restart_asked = False
-            self._say_ended(code, wait)
-            await asyncio.sleep(wait)
+            self._say_ended(code, 0.0 if self._asked.is_set() else delay)
+            if await self._asked_within(delay):
+                delay = _FIRST_DELAY
             delay = min(delay * 2, _LONGEST_DELAY)
             await self._start_again()
-            self._again.set()
+            if not self._asked.is_set():
+                self._again.set()
+
+    async def _asked_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(self._asked.wait(), seconds)
+        return False
 
     async def _start_again(self) -> None:
         self.restarts += 1
@@ -168,7 +173,10 @@ class Child:
             await self._spawn()
         except (OSError, NodeError) as exc:
             self._note("error", f"{self.spec.name} cannot be started: {exc}")
+            self._asked.clear()
             return
+        # Who asked before this moment has the new process; who asks from now on ends it.
+        self._asked.clear()
         if await self._becomes_ready():
             self._note("info", f"{self.spec.name} is back", pid=self.pid, restarts=self.restarts)
 

@@ -1,5 +1,6 @@
 """The supervisor over real servers and stub processes: starts, keeps, stops, explains."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -10,10 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
 from agentos.cli.node_client import describe, stop_node, watch_start
+from agentos.infra.node.child import Child, Spec
 from agentos.infra.node.control import NoSupervisorError, ask
 from agentos.infra.node.leftovers import node_leftovers, supervisors
 from agentos.infra.node.marker import update_marker
@@ -154,6 +157,33 @@ def test_restart_gives_a_new_process_of_the_same_name(
     assert "there are: nats" in wrong["error"]
 
 
+async def test_restart_does_not_wait_for_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentos.infra.node.child._FIRST_DELAY", 600.0)
+    waits = asyncio.Event()
+
+    def changed() -> None:
+        if child.state == "restarting":
+            waits.set()
+
+    spec = Spec(name="sleeper", argv=["/bin/sleep", "3600"], directory=tmp_path)
+    child = Child(spec, tmp_path / "log", lambda *_, **__: None, changed)
+    await child.start()
+    try:
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+        await asyncio.wait_for(waits.wait(), 20)
+        await asyncio.wait_for(child.restart(), 20)
+        assert (child.state, child.restarts) == ("running", 1)
+        before = child.pid
+        await asyncio.wait_for(child.restart(), 20)
+        assert (child.state, child.restarts) == ("running", 2)
+        assert child.pid not in (before, None)
+    finally:
+        await child.stop()
+
+
 def test_two_nodes_live_side_by_side(
     make_node: Callable[..., Node], postgres_server: EmbeddedPostgres
 ) -> None:
@@ -181,9 +211,8 @@ def test_a_port_that_is_taken_is_named_with_its_holder(make_node: Callable[..., 
     node = make_node()
     with socket.create_server(("127.0.0.1", int(node.environ["AGENTOS_FEDERATION_PORT"]))):
         failure = _failure(node.start())
-    assert f"(federation) is taken by python (pid {os.getpid()})" in failure["message"].replace(
-        "python3.11", "python"
-    )
+    holder = f"{psutil.Process().name()} (pid {os.getpid()})"
+    assert f"(federation) is taken by {holder}" in failure["message"]
     assert "AGENTOS_FEDERATION_PORT" in failure["next"]
 
 
