@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 import typer
 
 from agentos.cli.options import node_settings
+from agentos.cli.pasteable import pasteable
 from agentos.cli.token import scopes_of, sign
 from agentos.infra.node.files import read_object
 from agentos.infra.node.marker import read_marker
@@ -128,5 +129,5 @@ def _tell(exc: urllib.error.HTTPError) -> NoReturn:
 
 def end(text: str, code: int) -> NoReturn:
     """End the command with a line on standard error."""
-    typer.echo(text, err=True)
+    typer.echo(pasteable(text), err=True)
     raise typer.Exit(code)

@@ -9,6 +9,7 @@ import typer
 
 from agentos.cli.node_client import describe
 from agentos.cli.options import AsJson, DataDir, node_settings
+from agentos.cli.pasteable import pasteable
 from agentos.infra.node import preflight
 from agentos.infra.node.errors import NodeError
 from agentos.infra.node.leftovers import node_leftovers
@@ -41,20 +42,22 @@ def examine(settings: Settings) -> Iterator[dict[str, Any]]:
     """Yield each check as `{name, ok, detail, next}`; changes nothing but the data directory."""
     paths = NodePaths(settings.data_dir)
     up = describe(paths) is not None
+    left = [] if up else node_leftovers(paths)
+    own = frozenset(process.pid for process in left)
     checks: dict[str, Callable[[], str]] = {
         "python": lambda: f"{platform.python_version()} on {platform.platform()}",
         "binaries": lambda: preflight.binaries(settings),
         "data directory": lambda: preflight.data_directory(settings),
         "disk": lambda: preflight.disk(settings),
-        "ports": lambda: "held by this node" if up else preflight.ports(settings),
+        "ports": lambda: "held by this node" if up else preflight.ports(settings, own),
         "account": _account,
-        "leftovers": lambda: "the node is up" if up else _leftovers(paths),
+        "leftovers": lambda: "the node is up" if up else _leftovers(own),
     }
     for name, check in checks.items():
         try:
             yield {"name": name, "ok": True, "detail": check(), "next": ""}
         except NodeError as exc:
-            yield {"name": name, "ok": False, "detail": str(exc), "next": exc.next_step}
+            yield {"name": name, "ok": False, "detail": str(exc), "next": pasteable(exc.next_step)}
 
 
 def _account() -> str:
@@ -65,9 +68,11 @@ def _account() -> str:
     return f"root; PostgreSQL runs as {user.name}" if user else "not root, as it should be"
 
 
-def _leftovers(paths: NodePaths) -> str:
-    left = node_leftovers(paths)
-    if left:
-        pids = ", ".join(str(process.pid) for process in left)
-        raise NodeError("leftovers", f"processes without a supervisor: {pids}", "agentos down")
+def _leftovers(own: frozenset[int]) -> str:
+    if own:
+        raise NodeError(
+            "leftovers",
+            f"processes without a supervisor: {', '.join(map(str, sorted(own)))}",
+            "end them and start anew: agentos up; or only end them: agentos down",
+        )
     return "none"

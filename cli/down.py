@@ -10,6 +10,7 @@ from agentos.cli.node_client import describe, stop_node
 from agentos.cli.options import AsJson, DataDir, node_settings
 from agentos.infra.node.control import NoSupervisorError, ask
 from agentos.infra.node.files import read_object
+from agentos.infra.node.last_start import servers_of_others
 from agentos.infra.node.paths import NodePaths
 
 _FLEETING = ("run", "state.json", "runtime.json")
@@ -69,12 +70,18 @@ def nuke(
     if not yes_really:
         typer.echo(f"this removes {what}; to do it, add --yes-really", err=True)
         raise typer.Exit(2)
+    others = servers_of_others(paths, settings) if hard else {}
     left = stop_node(paths)
     removed = _remove(paths, hard=hard)
     check = {"event": "check", "phase": "nuke", "name": "nuke", "ok": True, "ms": 0}
     detail = f"{left} leftovers ended, removed: {', '.join(map(str, removed)) or 'nothing'}"
+    untouched = "; ".join(f"{name} at {place}" for name, place in others.items())
+    if untouched:
+        detail += f"; not touched: the data in {untouched}"
     report.write("nuke", settings, [{**check, "detail": detail}, {"event": "done"}])
     typer.echo(f"removed {what}")
+    if untouched:
+        typer.echo(f"not touched: the data of this node in {untouched}")
 
 
 def _remove(paths: NodePaths, *, hard: bool) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from agentos.cli.pasteable import pasteable
 from agentos.cli.token import scopes_of, sign
 from agentos.infra.settings import Settings
 
@@ -34,7 +35,8 @@ def show_first_run(console: Console, settings: Settings) -> bool:
             )
     except (OSError, ValueError, KeyError) as exc:
         console.print(f"  [red]✗[/] it did not work: {escape(str(exc))}")
-        console.print("next: [bold]agentos logs gateway[/]")
+        step = escape(pasteable("agentos logs gateway"))
+        console.print(f"next: [bold]{step}[/]", soft_wrap=True, highlight=False)
         return False
     _show_commands(console, base)
     return True
@@ -57,7 +59,7 @@ def _events(url: str, token: str) -> Iterator[dict[str, Any]]:
 def _show_commands(console: Console, base: str) -> None:
     lines = (
         "Try it yourself:",
-        "  TOKEN=$(agentos token --tenant tnt_demo --role tenant_admin)",
+        pasteable("  TOKEN=$(agentos token --tenant tnt_demo --role tenant_admin)"),
         f'  curl -s {base}/v1/agents/agt_demo/runs -H "Authorization: Bearer $TOKEN" \\',
         "    -H 'Content-Type: application/json' \\",
         '    -d \'{"input": {"type": "text", "text": "calculate 6*7"}}\'',

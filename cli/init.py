@@ -10,6 +10,7 @@ import typer
 
 from agentos.cli.api_client import FAILED, UNREACHABLE, WRONG_USAGE, end, key_file_of
 from agentos.cli.options import AsJson, DataDir, node_settings
+from agentos.cli.pasteable import pasteable
 from agentos.infra.node.files import read_object, write_object
 from agentos.infra.node.marker import read_marker, update_marker
 from agentos.infra.node.paths import NodePaths
@@ -58,7 +59,7 @@ def init(
         return
     typer.echo(f"tenant {tenant} is made; the keys of {admin} and usr_platform_admin are in")
     typer.echo(f"{path} (readable by its owner only)")
-    typer.echo("next: agentos up --mode prod")
+    typer.echo(pasteable("next: agentos up --mode prod"))
 
 
 def _matches(pattern: str, text: str) -> bool:

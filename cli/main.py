@@ -5,6 +5,7 @@ import sys
 import typer
 
 from agentos.cli import config, doctor, down, init, keys, logs, status, tenants, token, up
+from agentos.cli.pasteable import pasteable
 from agentos.infra.node.control import NoSupervisorError
 from agentos.infra.node.errors import NodeError
 from agentos.infra.settings import NodeNotStartedError, SettingsError
@@ -47,5 +48,5 @@ def main() -> None:
 
 
 def _end(text: str, code: int) -> None:
-    typer.echo(text, err=True)
+    typer.echo(pasteable(text), err=True)
     sys.exit(code)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from agentos.cli.pasteable import about
 from agentos.infra.node.marker import remembered_flags
 from agentos.infra.node.paths import NodePaths
 from agentos.infra.settings import Settings
@@ -22,10 +23,13 @@ def node_settings(
     """Return the settings for a command on a node.
 
     What `up` was told by flags holds for later commands on the same data directory, unless a
-    flag, the environment or `.agentos.env` says otherwise. Raises `SettingsError`.
+    flag, the environment or `.agentos.env` says otherwise. Commands that are printed from now
+    on are about this node. Raises `SettingsError`.
     """
     given = {**(flags or {}), "AGENTOS_DATA_DIR": str(data_dir) if data_dir else None}
     settings = Settings.load(given)
     remembered = remembered_flags(NodePaths(settings.data_dir))
     unset = {n: v for n, v in remembered.items() if settings.origins.get(n) == "default"}
-    return Settings.load({**given, **unset}) if unset else settings
+    settings = Settings.load({**given, **unset}) if unset else settings
+    about(settings)
+    return settings

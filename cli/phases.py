@@ -5,6 +5,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from agentos.cli.pasteable import pasteable
+
 
 def show(console: Console, event: dict[str, Any]) -> None:
     """Print one event of a start."""
@@ -24,4 +26,5 @@ def show_failure(console: Console, event: dict[str, Any]) -> None:
     console.print(f"[red]✗ {event['check']}[/]: {escape(event['message'])}", soft_wrap=True)
     for line in event["log"]:
         console.print(f"    [dim]{escape(line)}[/]", soft_wrap=True, highlight=False)
-    console.print(f"next: [bold]{escape(event['next'])}[/]", soft_wrap=True, highlight=False)
+    step = escape(pasteable(event["next"]))
+    console.print(f"next: [bold]{step}[/]", soft_wrap=True, highlight=False)

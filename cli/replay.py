@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from agentos.cli.options import AsJson, DataDir, node_settings
+from agentos.cli.pasteable import pasteable
 from agentos.domain.errors import DependencyUnavailableError
 from agentos.infra.jetstream.connection import bounded_close, connect
 from agentos.infra.jetstream.log import JetStreamLog
-from agentos.infra.settings import NodeNotStartedError, Settings, SettingsError
+from agentos.infra.settings import NodeNotStartedError, SettingsError
 from agentos.projections.all import PROJECTIONS
 from agentos.projections.errors import ProjectionError
 from agentos.projections.rebuild import Progress as Stand
@@ -38,7 +40,8 @@ def rebuild_command(
     projection: Annotated[
         str | None, typer.Argument(help=f"One of {', '.join(PROJECTIONS)}; all without it.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Rebuild the read models from the log, beside the live ones, and switch over to them."""
     errors = Console(stderr=True)
@@ -48,23 +51,27 @@ def rebuild_command(
         raise typer.Exit(USAGE)
     names = list(PROJECTIONS) if projection is None else [projection]
     try:
-        runtime = Settings.load().runtime()
+        runtime = node_settings(data_dir).runtime()
         shown = _Shown(errors)
         with shown:
             done = asyncio.run(_rebuild(runtime.nats_url, runtime.postgres_dsn, names, shown))
     except (NodeNotStartedError, DependencyUnavailableError, psycopg.OperationalError) as exc:
-        errors.print(f"{exc}\nNATS and PostgreSQL must run: start the node with `agentos up`")
+        _say(f"{exc}\nNATS and PostgreSQL must run: start the node with `agentos up`")
         raise typer.Exit(UNREACHABLE) from exc
     except SettingsError as exc:
-        errors.print(str(exc))
+        _say(str(exc))
         raise typer.Exit(USAGE) from exc
     except (ProjectionError, psycopg.Error) as exc:
-        errors.print(f"{exc}\nthe read models are as they were")
+        _say(f"{exc}\nthe read models are as they were")
         raise typer.Exit(FAILED) from exc
     if as_json:
         sys.stdout.write(orjson.dumps(summary(done)).decode() + "\n")
     else:
         _print(done)
+
+
+def _say(text: str) -> None:
+    typer.echo(pasteable(text), err=True)
 
 
 async def _rebuild(

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from agentos.cli.pasteable import pasteable
 from agentos.infra.settings import Settings
 
 
@@ -37,7 +38,7 @@ def write(action: str, settings: Settings, events: list[dict[str, Any]]) -> Repo
         "seeded": last.get("seeded", {}),
         "checks": _checks(events),
         "alerts": {"status": "not configured"},
-        "next_steps": _next_steps(last, settings),
+        "next_steps": [pasteable(s, anywhere=True) for s in _next_steps(last, settings)],
     }
     stem = settings.reports_dir / f"{action}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     settings.reports_dir.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import typer
 
 from agentos.cli.node_client import describe
 from agentos.cli.options import AsJson, DataDir, node_settings
+from agentos.cli.pasteable import pasteable
 from agentos.infra import nats_server
 from agentos.infra.node.durability import durability_words
 from agentos.infra.node.files import read_object
@@ -160,8 +161,10 @@ def _show(found: dict[str, Any]) -> None:
         cells = (p["name"], p["pid"], p["state"], p["restarts"], p["started_at"], p["pss_mb"])
         table.add_row(*("-" if cell is None else str(cell) for cell in cells))
     console.print(table)
-    console.print(f"log: last sequence {found['log']['last_sequence']}")
+    last = found["log"]["last_sequence"]
+    console.print("log: NATS does not say" if last is None else f"log: last sequence {last}")
     for p in found["projections"]:
         console.print(f"projection {p['name']}: {p['position']} ({p['lag_events']} behind)")
     if found["state"] in ("stopped", "failed", "unsupervised"):
-        console.print("next: agentos up")
+        step = pasteable("next: agentos up")
+        console.print(step, soft_wrap=True, markup=False, highlight=False)

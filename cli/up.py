@@ -10,7 +10,9 @@ import typer
 
 from agentos.cli.node_client import describe, start_supervisor, stop_node, watch_start
 from agentos.cli.options import AsJson, DataDir, node_settings
+from agentos.cli.pasteable import pasteable
 from agentos.infra.node.durability import durability_words
+from agentos.infra.node.last_start import changed_settings, remember_start
 from agentos.infra.node.leftovers import supervisors
 from agentos.infra.node.marker import remembered_flags, update_marker
 from agentos.infra.node.paths import NodePaths
@@ -73,21 +75,39 @@ def bring_up(action: str, settings: Settings, *, as_json: bool) -> int:
     said = running["durability"] if running else durability_words(settings, None)
     console.print(f"durability: {said}", soft_wrap=True, highlight=False)
     if running and running["mode"] != settings.profile:
-        console.print(f"already up in mode {running['mode']}; to change it: agentos redeploy")
+        _say(console, f"already up in mode {running['mode']}; to change it: agentos redeploy")
     data_directory(settings)
+    _say_changes(console, settings, running=running is not None)
     process = None if running else start_supervisor(settings)
     events = []
     for event in watch_start(paths, process):
         events.append(event)
         phases.show(console, event)
     if not events or events[-1]["event"] == "check":
-        console.print("the start was interrupted; next: agentos status")
+        _say(console, "the start was interrupted; next: agentos status")
     written = report.write(action, settings, events)
     if as_json:
         typer.echo(json.dumps(written.content, indent=1))
     if not written.ok:
         return 1
     return _introduce(console, settings, events[-1], written.path)
+
+
+def _say(console: Any, text: str) -> None:
+    console.print(pasteable(text), soft_wrap=True, markup=False, highlight=False)
+
+
+def _say_changes(console: Any, settings: Settings, *, running: bool) -> None:
+    """Say which settings differ from the last start; a start that begins now is the next last."""
+    paths = NodePaths(settings.data_dir)
+    changes = changed_settings(paths, settings)
+    if changes:
+        then = "; to apply them: agentos redeploy" if running else ""
+        kept = "only flags are remembered, other settings go into .agentos.env"
+        lost = f" ({kept})" if any(text.endswith("(no longer set)") for text in changes) else ""
+        _say(console, f"settings that differ from the last start: {', '.join(changes)}{lost}{then}")
+    if not running:
+        remember_start(paths, settings)
 
 
 def _introduce(console: Any, settings: Settings, done: dict[str, Any], path: Path) -> int:

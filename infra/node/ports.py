@@ -44,12 +44,22 @@ def holder_of(port: int) -> str | None:
     """Return `name (pid n)` of the program that listens on the port, when it can be seen."""
     import psutil  # noqa: PLC0415 - only when something is wrong
 
+    pid = pid_on(port)
+    try:
+        return f"{psutil.Process(pid).name()} (pid {pid})" if pid else None
+    except psutil.Error:
+        return None
+
+
+def pid_on(port: int) -> int | None:
+    """Return the pid of the program that listens on the port, when it can be seen."""
+    import psutil  # noqa: PLC0415 - only when something is wrong
+
     try:
         listening = psutil.net_connections("tcp")
         pids = [
             c.pid for c in listening if c.status == "LISTEN" and getattr(c.laddr, "port", 0) == port
         ]
-        pid = next((pid for pid in pids if pid), None)
-        return f"{psutil.Process(pid).name()} (pid {pid})" if pid else None
+        return next((pid for pid in pids if pid), None)
     except psutil.Error:
         return None

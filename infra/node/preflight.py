@@ -8,7 +8,7 @@ from agentos.infra.nats_server import NatsBinaryMissingError, find_nats_binary
 from agentos.infra.node.errors import NodeError
 from agentos.infra.node.marker import check_layout
 from agentos.infra.node.paths import NodePaths
-from agentos.infra.node.ports import holder_of, is_free
+from agentos.infra.node.ports import holder_of, is_free, pid_on
 from agentos.infra.postgres_server import PostgresBinaryMissingError, find_postgres_programs
 from agentos.infra.settings import Settings
 
@@ -69,10 +69,17 @@ def binaries(settings: Settings) -> str:
     return ", ".join(found) or "none needed"
 
 
-def ports(settings: Settings) -> str:
-    """Check that nobody else listens where the gateways will."""
+def ports(settings: Settings, own: frozenset[int] = frozenset()) -> str:
+    """Check that nobody else listens where the gateways will.
+
+    `own` are the pids that an earlier start of this node left behind: a start ends them.
+    """
+    found = []
     for name, port in settings.ports.items():
-        if not is_free(port, settings.host):
+        free = is_free(port, settings.host)
+        if not free and pid_on(port) in own:
+            found.append(f"{port} (held by what this node left behind)")
+        elif not free:
             holder = holder_of(port)
             by = f" by {holder}" if holder else ""
             raise NodeError(
@@ -80,4 +87,6 @@ def ports(settings: Settings) -> str:
                 f"port {port} ({name}) is taken{by}",
                 f"end that program, or choose another port: AGENTOS_{name.upper()}_PORT",
             )
-    return ", ".join(str(port) for port in settings.ports.values())
+        else:
+            found.append(str(port))
+    return ", ".join(found)

@@ -17,7 +17,8 @@ from agentos.infra.node.disk_watch import DiskWatch
 from agentos.infra.node.durability import durability_words
 from agentos.infra.node.errors import NodeError
 from agentos.infra.node.files import write_object
-from agentos.infra.node.logfiles import tail_of
+from agentos.infra.node.logfiles import sizes_of, troubles_of
+from agentos.infra.node.next_step import as_pasted
 from agentos.infra.node.paths import NodePaths
 from agentos.infra.node.ports import PortTakenError
 from agentos.infra.node.progress import Progress
@@ -101,11 +102,14 @@ class Supervisor:
         return True
 
     async def _start(self) -> bool:
+        before = sizes_of(self._paths)
         try:
             facts = await self._run_startup()
         except NodeError as exc:
-            self._note("error", str(exc), check=exc.check, next=exc.next_step)
-            log = tail_of(self._paths, exc.service) if exc.service else []
+            step = as_pasted(exc.next_step, self._paths.data)
+            self._note("error", str(exc), check=exc.check, next=step)
+            since = before.get(exc.service, 0)
+            log = troubles_of(self._paths, exc.service, since) if exc.service else []
             self._change("stopping")
             await self._stop_children()
             self._progress.failed(exc, log)

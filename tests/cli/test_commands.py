@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 import agentos.cli.up
 from agentos.cli.main import app
 from agentos.cli.node_client import stop_node
+from agentos.infra.node.last_start import changed_settings, remember_start
 from agentos.infra.node.paths import NodePaths
 from agentos.infra.settings import Settings
 from tests.infra.embedded import EmbeddedNats, EmbeddedPostgres, alive, eventually, short_directory
@@ -33,6 +34,11 @@ class Terminal:
     @property
     def paths(self) -> NodePaths:
         return NodePaths(self.root / "data")
+
+    def create(self) -> Settings:
+        """Make the data directory and return the settings that hold now."""
+        self.paths.create()
+        return Settings.load()
 
     def run(self, *arguments: str) -> Result:
         """Run a command in this process."""
@@ -161,6 +167,14 @@ def test_a_failed_start_says_what_failed_and_what_to_do(terminal: Terminal) -> N
     assert result.exit_code == 1
     assert "✗ log" in result.output
     assert "next: restore" in result.output
+    where = f"--data-dir {terminal.paths.data}"
+    assert f"agentos nuke --hard --yes-really {where}" in result.output
+    assert "[INF]" not in result.output
+    report = max((terminal.root / "data-reports").glob("up-*.json"))
+    assert json.loads(report.read_text())["next_steps"][0].endswith(where)
+    status = terminal.run("status")
+    assert f"next: agentos up {where}" in status.output
+    assert "None" not in status.output
     terminal.paths.marker.write_text('{"layout": 9}')
     refused = terminal.shell("up", "--mode", "dev")
     assert refused.returncode == 1
@@ -197,6 +211,60 @@ def test_nuke_asks_first_and_hard_removes_all(terminal: Terminal) -> None:
     assert not terminal.paths.control.exists()
     assert terminal.run("nuke", "--hard", "--yes-really").exit_code == 0
     assert [path.name for path in terminal.paths.data.iterdir()] == ["not-ours"]
+
+
+def test_nuke_names_the_servers_that_it_leaves_alone(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTOS_POSTGRES_DSN", "postgresql://me:secret@db.example/x")
+    monkeypatch.setenv("AGENTOS_NATS_URL", "nats://token@nats.example:4222")
+    remember_start(terminal.paths, terminal.create())
+    monkeypatch.delenv("AGENTOS_NATS_URL")
+    result = terminal.run("nuke", "--hard", "--yes-really")
+    assert result.exit_code == 0
+    last = result.output.splitlines()[-1]
+    assert last.startswith("not touched: ")
+    assert "NATS at nats://nats.example:4222" in last
+    assert "PostgreSQL at postgresql://db.example/x" in last
+    assert "secret" not in result.output
+    assert "not touched" not in terminal.run("nuke", "--yes-really").output
+
+
+def test_up_names_the_settings_that_differ_and_not_their_values(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = terminal.create()
+    assert changed_settings(terminal.paths, settings) == []
+    monkeypatch.setenv("AGENTOS_OPENAI_API_KEY", "very-secret")
+    monkeypatch.setenv("AGENTOS_REGION", "here")
+    remember_start(terminal.paths, terminal.create())
+    assert "very-secret" not in terminal.paths.marker.read_text()
+    assert changed_settings(terminal.paths, terminal.create()) == []
+    monkeypatch.delenv("AGENTOS_OPENAI_API_KEY")
+    monkeypatch.setenv("AGENTOS_REGION", "there")
+    monkeypatch.setenv("AGENTOS_MIN_FREE_MB", str(2**40))
+    result = terminal.run("up", "--mode", "dev")
+    said = next(line for line in result.output.splitlines() if "differ" in line)
+    assert "AGENTOS_OPENAI_API_KEY (no longer set), AGENTOS_PROFILE (new)" in said
+    assert "AGENTOS_REGION (changed)" in said
+    assert "only flags are remembered" in said
+    assert "there" not in said
+    assert "differ" not in terminal.run("up", "--mode", "dev").output
+
+
+def test_doctor_knows_what_its_own_node_left_behind(terminal: Terminal) -> None:
+    terminal.run("up", "--mode", "dev")
+    terminal.started[0].kill()
+    terminal.started[0].wait(10)
+    result = terminal.run("doctor", "--json")
+    assert result.exit_code == 1
+    checks = {check["name"]: check for check in json.loads(result.output)["checks"]}
+    assert checks["ports"]["ok"]
+    assert "left behind" in checks["ports"]["detail"]
+    assert not checks["leftovers"]["ok"]
+    where = f"--data-dir {terminal.paths.data}"
+    assert f"agentos up {where}; " in checks["leftovers"]["next"]
+    assert checks["leftovers"]["next"].endswith(f"agentos down {where}")
 
 
 def test_a_token_carries_the_claims_of_its_role(terminal: Terminal) -> None:

@@ -70,7 +70,10 @@ def test_without_a_node_it_is_exit_code_3(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["rebuild"])
     assert result.exit_code == 3
-    assert "agentos up" in result.stderr
+    assert "`agentos up`" in result.stderr
+    other = CliRunner().invoke(app, ["rebuild", "--data-dir", "other"])
+    assert other.exit_code == 3
+    assert f"`agentos up --data-dir {tmp_path}/other`" in other.stderr
 
 
 def test_an_unknown_projection_is_wrong_usage() -> None:
