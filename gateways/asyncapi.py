@@ -38,7 +38,8 @@ SSE_NOTE: Final = (
 
 def document() -> dict[str, Any]:
     """Return the document: the broker's subjects, the SSE streams, and every event on them."""
-    run_events, audit = list(RUN_EVENTS.values()), [AuditRecorded]
+    run_events = list(RUN_EVENTS.values())
+    audit: list[type[Payload]] = [AuditRecorded]
     return {
         "asyncapi": "3.0.0",
         "info": {
