@@ -16,6 +16,8 @@ from agentos.gateways.http.throttle import Throttle
 from agentos.gateways.http.tokens import FREE_ID, Issuer, Tokens
 
 MAX_CACHED: Final = 10_000
+MAX_SPELLINGS: Final = 16
+NO_SCHEME: Final = "\0"  # no header can hold it, so `Authorization` never looks like a bare key
 READ: Final = {
     b"authorization": "authorization",
     b"x-api-key": "x-api-key",
@@ -67,6 +69,7 @@ class LocalIdentity:
         self._verified: dict[str, Verified] = {}
         self._tokens = Tokens(secret, self._policy_context, oidc=oidc, now=now)
         self._keys = None if accounts is None else ApiKeys(accounts, self._policy_context, now)
+        self._accounts = accounts
         self._used: dict[str, float] = {}
         if accounts is not None:
             self._used = accounts.used
@@ -75,16 +78,14 @@ class LocalIdentity:
     async def identify(self, headers: Headers, source: str = "") -> AuthContext:
         """Return the verified caller; as `Identity.identify`."""
         sent = _read(headers)
-        credential = _credential(sent)
-        if credential is None:
-            if self._allow_dev_headers and "x-tenant-id" in sent and "x-principal-id" in sent:
+        header = sent.get("authorization")
+        if header is None or "x-api-key" in sent:
+            header = _key(sent)
+            if header is None:
                 return self._of_dev_headers(sent)
-            raise UnverifiedError(
-                "a credential is needed: Authorization: Bearer <token>", "no_credential"
-            )
-        known, now = self._verified.get(credential), self._now()
+        known, now = self._verified.get(header), self._now()
         if known is None or known.until <= now:
-            known = await self._verify(credential, source)
+            known = await self._verify(header, source)
         if known.key_id is not None:
             self._used[known.key_id] = now
         auth = known.auth
@@ -92,10 +93,11 @@ class LocalIdentity:
             raise TenantMismatchError("X-Tenant-Id names another tenant than the credential")
         return auth
 
-    async def _verify(self, credential: str, source: str) -> Verified:
+    async def _verify(self, header: str, source: str) -> Verified:
         """Verify what is not known yet, unless its address has failed too often of late."""
         self._throttle.check(source)
         try:
+            credential = _credential(header)
             if not credential.startswith(KEY_PREFIX):
                 verified = await self._tokens.verify(credential)
             elif self._keys is not None:
@@ -105,18 +107,29 @@ class LocalIdentity:
         except UnverifiedError:
             self._throttle.failed(source)
             raise
+        if verified.key_id is not None and self._accounts is not None:
+            self._note_spelling(self._accounts.keys[verified.key_id], header)
         while len(self._verified) >= MAX_CACHED:
             del self._verified[next(iter(self._verified))]
-        self._verified[credential] = verified
+        self._verified[header] = verified
         return verified
 
+    def _note_spelling(self, known: KnownKey, header: str) -> None:
+        if len(known.headers) >= MAX_SPELLINGS:
+            self._forget(known)
+        known.headers.add(header)
+
     def _forget(self, known: KnownKey) -> None:
-        """Something happened to a key: its secrets are to be verified again."""
-        while known.secrets:
-            self._verified.pop(known.secrets.pop(), None)
+        """Something happened to a key: what it was sent as is to be verified again."""
+        while known.headers:
+            self._verified.pop(known.headers.pop(), None)
 
     def _of_dev_headers(self, sent: Mapping[str, str]) -> AuthContext:
-        tenant_id, principal_id = sent["x-tenant-id"], sent["x-principal-id"]
+        tenant_id, principal_id = sent.get("x-tenant-id"), sent.get("x-principal-id")
+        if not self._allow_dev_headers or tenant_id is None or principal_id is None:
+            raise UnverifiedError(
+                "a credential is needed: Authorization: Bearer <token>", "no_credential"
+            )
         if not is_named_id(tenant_id):
             raise misfit(["header", "X-Tenant-Id"], "not a tenant id")
         if not FREE_ID.match(principal_id):
@@ -150,18 +163,23 @@ def _read(headers: Headers) -> dict[str, str]:
     return found
 
 
-def _credential(sent: Mapping[str, str]) -> str | None:
-    """Return the one token or key that was sent, `None` without any."""
-    bearer, key = sent.get("authorization"), sent.get("x-api-key")
-    if key is not None:
-        if bearer is not None:
-            raise InvalidRequestError("send Authorization or X-API-Key, not both", errors=[])
-        if not key.startswith(KEY_PREFIX):
-            raise UnverifiedError("no such API key", "malformed_key")
-        return key
-    if bearer is None:
+def _key(sent: Mapping[str, str]) -> str | None:
+    """Return the API key of `X-API-Key`, marked as such, or `None` without any credential."""
+    key = sent.get("x-api-key")
+    if key is None:
         return None
-    scheme, _, token = bearer.partition(" ")
+    if "authorization" in sent:
+        raise InvalidRequestError("send Authorization or X-API-Key, not both", errors=[])
+    if not key.startswith(KEY_PREFIX):
+        raise UnverifiedError("no such API key", "malformed_key")
+    return NO_SCHEME + key
+
+
+def _credential(header: str) -> str:
+    """Return the token or key in an `Authorization` header, or what `_key` marked."""
+    if header.startswith(NO_SCHEME):
+        return header.removeprefix(NO_SCHEME)
+    scheme, _, token = header.partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
         raise UnverifiedError("only the Bearer scheme is known", "no_bearer")

@@ -56,7 +56,6 @@ class ApiKeys:
             if not self._accepts(key_id, secret_hash):
                 raise self._refusal(key_id, secret_hash)
         known = self._accounts.keys[key_id]
-        known.secrets.add(secret)
         return Verified(self._auth(known), _until(known, secret_hash), key_id)
 
     def _accepts(self, key_id: str, secret_hash: str) -> bool:

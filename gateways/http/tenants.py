@@ -55,11 +55,11 @@ class Tenants(Protocol):
 
 @dataclass(slots=True)
 class KnownKey:
-    """A key, whom it identifies once that was asked, and the secrets that verified so far."""
+    """A key, whom it identifies once that was asked, and the headers that it came in so far."""
 
     key: Key
     auth: AuthContext | None = None
-    secrets: set[str] = field(default_factory=set)
+    headers: set[str] = field(default_factory=set)
 
 
 class SharedRead:

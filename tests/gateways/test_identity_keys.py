@@ -131,6 +131,8 @@ async def test_a_keys_scopes_are_those_that_its_roles_have_too(door: Door) -> No
     assert auth.principal.principal_type == "service"
     again = await door.identity.identify([(b"x-api-key", FIRST.encode())])
     assert again is auth
+    with pytest.raises(UnauthorizedError):
+        await door.identity.identify([(b"authorization", FIRST.encode())])
 
 
 async def test_a_tenant_header_that_disagrees_with_a_key(door: Door) -> None:
