@@ -11,6 +11,8 @@ _TAIL = 64 * 2**10
 # In turn as NATS, PostgreSQL and our own processes write it.
 _INFORMATION = re.compile(
     r"\[(?:INF|DBG|TRC)\]|(?:^|\s)(?:LOG|DEBUG\d?|INFO|NOTICE):  |\"level\": ?\"(?:info|debug)\""
+    # Which is how the node itself writes the broker's file, readable by its owner only.
+    r"|Plaintext passwords detected"
 )
 
 

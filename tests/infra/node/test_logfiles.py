@@ -9,6 +9,7 @@ from agentos.infra.node.paths import NodePaths
 NATS = """\
 [7] 2026/11/21 04:00:00.1 [INF] Starting nats-server
 [7] 2026/11/21 04:00:00.1 [INF]   Version:  2.12.1
+[7] 2026/11/21 04:00:00.1 [WRN] Plaintext passwords detected, use nkeys or bcrypt
 [7] 2026/11/21 04:00:00.1 [WRN] Filestore is slow
 [7] 2026/11/21 04:00:00.2 [ERR] no space left on device
 """
@@ -32,7 +33,7 @@ def test_only_what_went_wrong_in_this_start_is_shown(tmp_path: Path) -> None:
     with paths.log_of("nats").open("a") as log:
         log.write(NATS)
     paths.log_of("postgres").write_text(POSTGRES)
-    assert troubles_of(paths, "nats", before["nats"]) == NATS.splitlines()[2:]
+    assert troubles_of(paths, "nats", before["nats"]) == NATS.splitlines()[3:]
     assert troubles_of(paths, "postgres") == POSTGRES.splitlines()[1:]
     assert troubles_of(paths, "nobody") == []
 
