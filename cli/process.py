@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 
 from agentos.infra.logging import configure_logging
@@ -33,6 +34,8 @@ def main(arguments: list[str]) -> int:
     settings = Settings.load()
     if name == "prepare":
         return prepare(settings, steps)
+    named = [a.removeprefix("--name=") for a in arguments if a.startswith("--name=")]
+    settings = replace(settings, process_name=named[0] if named else "")
     configure_logging(name, settings.log_level)
     run: Callable[[Settings], None] = import_module(PROCESSES[name]).main
     run(settings)

@@ -7,6 +7,7 @@ most one executor's slots of one tenant are out at a time; the rest waits here b
 import asyncio
 import heapq
 from collections import defaultdict, deque
+from contextlib import suppress
 from itertools import count
 from math import inf
 from typing import Any, Final
@@ -41,6 +42,8 @@ class Dispatcher:
         self._clock = clock
         self._slots = slots_per_tenant
         self._heard: dict[str, float] = {}
+        self._places: dict[str, str] = {}
+        self._executor_lost = asyncio.Event()
         self._out: dict[str, set[str]] = defaultdict(set)
         self._lines: dict[str, _Line] = defaultdict(_Line)
         self._ready: deque[WorkItem] = deque()
@@ -55,10 +58,29 @@ class Dispatcher:
 
     def _on_heartbeat(self, subject: str, data: bytes) -> None:
         beat: dict[str, Any] = orjson.loads(data)
-        if beat.get("service") == "executor":
-            self._heard[beat["worker_id"]] = asyncio.get_running_loop().time()
-            if beat.get("leaving"):
-                self._heard[beat["worker_id"]] = -inf
+        if beat.get("service") != "executor":
+            return
+        worker = beat["worker_id"]
+        self._heard[worker] = asyncio.get_running_loop().time()
+        if beat.get("leaving"):
+            self._lost_sight_of(worker)
+        elif place := beat.get("place"):
+            before = self._places.get(place, worker)
+            self._places[place] = worker
+            if before != worker:
+                self._lost_sight_of(before)
+
+    def _lost_sight_of(self, worker: str) -> None:
+        """An executor said goodbye, or its supervisor has put another in its place."""
+        self._heard[worker] = -inf
+        self._executor_lost.set()
+
+    async def executor_lost(self, timeout: float) -> None:
+        """Wait until an executor is known to be gone, at most `timeout` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._executor_lost.wait()
+        self._executor_lost.clear()
 
     def is_silent(self, worker_id: str) -> bool:
         """Whether an executor was unheard for so long that its leases have ended."""

@@ -60,7 +60,7 @@ async def sweep_for_ever(parts: Parts) -> None:
             await sweep(parts)
         except (AgentOSError, TimeoutError, FoldError) as error:
             log.warning("sweep failed", error=str(error))
-        await asyncio.sleep(EVERY_S)
+        await parts.dispatcher.executor_lost(EVERY_S)
 
 
 async def sweep(parts: Parts) -> None:
@@ -92,11 +92,9 @@ async def _see_cancel_through(parts: Parts, live: LiveRun) -> None:
 async def _free_orphans(parts: Parts, desk: Desk) -> None:
     tenant = desk.admission.ref.tenant_id
     old = parts.clock.now_ms() - ORPHAN_MS
-    refs = [
-        ref
-        for run_id, reserved_at in desk.admission.active.items()
-        if reserved_at < old and (ref := run_ref(tenant, run_id)) not in parts.watch.runs
-    ]
+    active = desk.admission.active
+    unseen = active.keys() - parts.watch.run_ids.get(tenant, frozenset())
+    refs = [run_ref(tenant, run_id) for run_id in unseen if active[run_id] < old]
     if not refs:
         return
     found = await parts.log.last_many(refs)

@@ -4,6 +4,7 @@ Bodies are read on demand; this only says that something is newer than what is i
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Final
@@ -42,6 +43,7 @@ class LogWatch:
         self._log = log
         self.position = 0
         self.runs: dict[StreamRef, LiveRun] = {}
+        self.run_ids: dict[str, set[str]] = defaultdict(set)
         self.moved: dict[StreamRef, int] = {}
         self.closed: set[str] = set()
         self.on_final: Callable[[StreamRef], None] = lambda _: None
@@ -88,12 +90,14 @@ class LogWatch:
 
     def _see_run(self, record: Recorded, now: float) -> None:
         if record.is_void or record.types[-1] in FINAL_TYPES:
-            self.runs.pop(record.ref, None)
+            if self.runs.pop(record.ref, None) is not None:
+                self.run_ids[record.ref.tenant_id].discard(record.ref.aggregate_id)
             self.on_final(record.ref)
             return
         live = self.runs.get(record.ref)
         if live is None:
             live = self.runs[record.ref] = LiveRun(record.ref, now)
+            self.run_ids[record.ref.tenant_id].add(record.ref.aggregate_id)
         if record.position <= live.position:
             return
         live.position = record.position

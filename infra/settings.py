@@ -124,6 +124,7 @@ class Settings:
     probe_dir: Path | None = _variable(
         "path", "", "for tests: the directory in which the probe tools count their calls"
     )
+    process_name: str = ""
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
     texts: Mapping[str, str] = field(default_factory=dict, repr=False)
 

@@ -91,9 +91,9 @@ class Admission(Aggregate):
         granted: dict[str, None] = {}
         refused: dict[str, AgentOSError] = {}
         rate_us, now_us = self.rate_us, self.later(at.now_ms) * 1000
-        holding = self.active.keys() - freed
+        gone = set(freed)
         for run_id in asks:
-            if run_id in holding or run_id in granted:
+            if run_id in granted or (run_id in self.active and run_id not in gone):
                 continue
             error = _over_concurrency(limits, used + len(granted))
             if error is None:

@@ -83,7 +83,9 @@ async def serve(settings: Settings) -> None:
         crash_point=crash_at(settings.crash_point) if settings.crash_point else never,
     )
     queue = JetStreamQueue(client)
-    worker = Worker(bench, queue, signals, TENANTS_AT_ONCE * settings.executor_slots)
+    slots = TENANTS_AT_ONCE * settings.executor_slots
+    place = f"{settings.data_dir}/{settings.process_name}" if settings.process_name else ""
+    worker = Worker(bench, queue, signals, slots, place)
     running = asyncio.create_task(worker.run())
     waiting = asyncio.create_task(stop.wait())
     log.info("executor ready", worker_id=bench.worker_id, slots=settings.executor_slots)

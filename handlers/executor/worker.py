@@ -22,13 +22,20 @@ log = structlog.get_logger()
 
 
 class Worker:
-    """Works runs off side by side, at most `slots` of them."""
+    """Works runs off side by side, at most `slots` of them.
 
-    def __init__(self, bench: Bench, queue: RunQueue, signals: Signals, slots: int) -> None:
+    `place` is the same for all executors that a supervisor puts there one after the other: the
+    next one's heartbeat says that the one before is gone.
+    """
+
+    def __init__(
+        self, bench: Bench, queue: RunQueue, signals: Signals, slots: int, place: str = ""
+    ) -> None:
         self._bench = bench
         self._queue = queue
         self._signals = signals
         self._slots = slots
+        self._place = place
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[str, Execution] = {}
         self._room = asyncio.Event()
@@ -125,5 +132,6 @@ class Worker:
             "slots": self._slots,
             "active": len(self._running),
             "leaving": leaving,
+            "place": self._place,
         }
         await self._signals.publish(heartbeat("executor", worker), orjson.dumps(beat))

@@ -26,7 +26,7 @@ def own_processes(settings: Settings) -> list[Spec]:
     return [
         Spec(
             name=name,
-            argv=[sys.executable, "-P", "-m", _MODULE, kind, paths.mark],
+            argv=[sys.executable, "-P", "-m", _MODULE, kind, paths.mark, f"--name={name}"],
             directory=paths.data,
             environment=environment,
         )
