@@ -324,3 +324,40 @@ async def test_a_key_that_the_broker_did_not_take_is_taken_back(
         assert last.types == ("agentos.key.revoked",)
         with pytest.raises(ConflictError):
             await send(parts, "key.issue", kind="subscriber", command_id="k1")
+
+
+async def test_filtered_ordered_and_direct_reads(own_nats_server: EmbeddedNats) -> None:
+    async with handlers_on(own_nats_server) as parts:
+        issued, _ = await two_tenants(parts)
+        async with subscriber(issued["secret"]) as own:
+            jetstream = own.client.jetstream()
+            runs = await jetstream.pull_subscribe(
+                "log.tnt_a.run.>", durable="billing", stream="EVENTS"
+            )
+            (message,) = await runs.fetch(1, timeout=10)
+            await message.ack()
+            audit = await jetstream.subscribe(
+                "log.tnt_a.audit.>", stream="EVENTS", ordered_consumer=True
+            )
+            record = await audit.next_msg(10)
+            assert json.loads(record.data)["event"]["type"] == "agentos.audit.recorded"
+            last = await jetstream.get_msg("EVENTS", subject=message.subject, direct=True)
+            assert last.data == message.data
+            assert own.errors.empty()
+
+
+async def test_a_broker_that_is_not_ours_takes_no_accounts(own_nats_server: EmbeddedNats) -> None:
+    await provision(own_nats_server.url, durability="process", expect_log=False)
+    settings = Settings.load(
+        {
+            "AGENTOS_DATA_DIR": str(own_nats_server.directory),
+            "AGENTOS_NATS_URL": own_nats_server.url,
+        }
+    )
+    client = await connect(own_nats_server.url, "handlers")
+    parts = make_parts(settings, client)
+    await send(parts, "tenant.create", profile={"name": "A"})
+    with pytest.raises(ConflictError) as caught:
+        await send(parts, "key.issue", kind="subscriber")
+    assert caught.value.details["missing"]
+    await bounded_close(client)
