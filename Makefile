@@ -36,6 +36,7 @@ check: install
 	$(BIN)/mypy .ns/agentos tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m agentos.gateways.openapi --check
+	$(BIN)/python -m agentos.gateways.asyncapi --check
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -114,6 +114,7 @@ class Gateway:
             tail=self.tail,
             streams=self.streams,
             cancel_s=self._cancel_s,
+            key_usage=ports.key_usage,
         )
         service = orchestrator.SERVICE
         return self._door(

@@ -128,13 +128,10 @@ async def get_tenant_usage(request: Request) -> Answer:
 async def list_keys(request: Request) -> Answer:
     """List a tenant's keys by id, the revoked ones too; secrets are never shown."""
     call = call_of(request.scope)
-    page = await reading.list_keys(
-        parts_of(request).log,
-        call.caller,
-        TENANT_ID.read(request),
-        LIMIT.read(request) or 0,
-        CURSOR.raw(request),
-    )
+    parts, tenant_id = parts_of(request), TENANT_ID.read(request)
+    limit, cursor = LIMIT.read(request) or 0, CURSOR.raw(request)
+    page = await reading.list_keys(parts.log, call.caller, tenant_id, limit, cursor)
+    await reading.add_last_used(page, tenant_id, parts.key_usage)
     return _page_answer("keys", page, call.correlation_id)
 
 

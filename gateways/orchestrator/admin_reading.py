@@ -11,13 +11,14 @@ from agentos.domain.aggregate import Aggregate
 from agentos.domain.auth import AuthContext
 from agentos.domain.errors import InvalidRequestError, NotFoundError
 from agentos.domain.ids import is_named_id
-from agentos.domain.key.key import Key
+from agentos.domain.key.key import Key, key_ref
 from agentos.domain.log import Recorded
 from agentos.domain.ports import EventLog
 from agentos.domain.tenant.access import is_platform_admin, require_reach
 from agentos.domain.tenant.tenant import Tenant, TenantDeleted, tenant_ref
 from agentos.domain.times import rfc3339
 from agentos.gateways.http.errors import misfit
+from agentos.gateways.http.keys import KeyUsage
 from agentos.gateways.orchestrator.parts import Parts
 
 A = TypeVar("A", bound=Aggregate)
@@ -60,6 +61,15 @@ async def list_keys(
     """Return a tenant's keys, the revoked ones too; never a secret."""
     await load_tenant(log, auth, tenant_id)
     return await _page(log, Key, await log.last_of_kind(Key.KIND, tenant_id), limit, cursor)
+
+
+async def add_last_used(page: Page, tenant_id: str, usage: KeyUsage | None) -> None:
+    """Say of each key on the page when it was last used; it may lag by a minute."""
+    if usage is None:
+        return
+    refs = {key_ref(tenant_id, view["key_id"]): view for view in page.views}
+    for ref, at_ms in (await usage.last_used(list(refs))).items():
+        refs[ref]["last_used_at"] = rfc3339(at_ms)
 
 
 async def _page(

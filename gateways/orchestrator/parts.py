@@ -6,6 +6,7 @@ from typing import Any, Protocol, cast
 from starlette.requests import Request
 
 from agentos.domain.ports import CommandBus, EventLog, Signals
+from agentos.gateways.http.keys import KeyUsage
 from agentos.gateways.http.sse import Streams
 from agentos.gateways.http.tail import SharedTail
 from agentos.projections.agents.queries import AgentPage, list_agents
@@ -99,6 +100,7 @@ class Parts:
     tail: SharedTail
     streams: Streams
     cancel_s: float = 10.0
+    key_usage: KeyUsage | None = None
 
 
 def parts_of(request: Request) -> Parts:
