@@ -20,6 +20,7 @@ from tests.bench.machine import (
 )
 from tests.bench.plan import CREATED_BYTES, Plan, Row
 from tests.bench.rows.accept import accept
+from tests.bench.rows.admission import admission
 from tests.bench.rows.growth import growth
 from tests.bench.rows.idle import idle
 from tests.bench.rows.rebuild import rebuild
@@ -30,6 +31,7 @@ from tests.bench.stats import Figure, markdown
 
 ROWS: dict[str, Row] = {
     "accept": accept,
+    "admission": admission,
     "runs": runs,
     "streams": streams,
     "rebuild": rebuild,
