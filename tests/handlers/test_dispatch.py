@@ -1,5 +1,11 @@
 """Dispatch: a tenant's share of the queue, its line behind that, and nothing lost or leaked."""
 
+import pytest
+
+from agentos.domain.errors import RateLimitedError
+from agentos.domain.ports import WorkItem
+from agentos.domain.run.run import run_ref
+from agentos.handlers.dispatch import MAX_WAITING
 from agentos.handlers.sweep import sweep
 from tests.handlers.node import Node, a_node, cancel, create, settle
 from tests.handlers.virtual import virtual_time
@@ -120,3 +126,30 @@ async def test_an_executor_that_was_never_heard_has_a_moment_to_speak_up() -> No
         assert not parts.dispatcher.is_silent("wrk_9")
         await node.beat("wrk_9", leaving=True)
         assert parts.dispatcher.is_silent("wrk_9")
+
+
+@virtual_time
+async def test_ten_thousand_runs_of_one_tenant_stand_before_nobody_elses() -> None:
+    async with a_node() as node:
+        parts = await node.handlers(slots=64)
+        for number in range(10_000):
+            item = WorkItem(run_ref("tnt_a", f"run_{number}"), number + 1)
+            await parts.dispatcher.offer(item, "normal")
+        await parts.dispatcher.offer(WorkItem(run_ref("tnt_b", "run_b"), 20_000), "low")
+        queued = await waiting(node)
+        assert len(queued) == 65
+        assert queued[-1] == "run_b"
+        assert parts.dispatcher.waiting() == {"high": 0, "normal": 10_000 - 64, "low": 0}
+
+
+@virtual_time
+async def test_a_line_that_is_as_long_as_it_may_get_takes_no_more() -> None:
+    async with a_node() as node:
+        parts = await node.handlers(slots=1)
+        for number in range(MAX_WAITING + 1):
+            item = WorkItem(run_ref("tnt_a", f"run_{number}"), number + 1)
+            await parts.dispatcher.offer(item, "normal")
+        with pytest.raises(RateLimitedError) as refused:
+            parts.dispatcher.require_room("tnt_a")
+        assert refused.value.details["limit"] == MAX_WAITING
+        parts.dispatcher.require_room("tnt_b")
