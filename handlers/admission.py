@@ -24,6 +24,7 @@ from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.idempotency import RunKey, may_be_older
 from agentos.domain.run.run import run_ref
 from agentos.domain.tenant.quotas import RunLimits
+from agentos.handlers.balanced import catch_up
 from agentos.handlers.watch import LogWatch
 
 BATCH: Final = 256
@@ -99,11 +100,7 @@ class Desk:
 
     async def load(self) -> None:
         """Fold what the log has, from the last balance on."""
-        log, admission = self._desks.log, self.admission
-        after = admission.position
-        if after == 0 and (last := await log.last(admission.ref)) is not None and last.base:
-            after = last.base - 1
-        admission.catch_up(await log.read(admission.ref, after=after))
+        await catch_up(self._desks.log, self.admission)
         self._loaded = True
 
     def _wake(self) -> None:

@@ -16,6 +16,7 @@ from agentos.domain.errors import AgentOSError, AppendConflictError, InternalErr
 from agentos.domain.log import make_commit
 from agentos.domain.ports import Clock, EventLog, NewId
 from agentos.domain.tenant.quotas import Quotas
+from agentos.handlers.balanced import catch_up
 
 BATCH: Final = 256
 FORGOTTEN_MS: Final = {"models": 900_000, "storage": 900_000, "tools": 60_000}
@@ -65,11 +66,7 @@ class LedgerDesk:
 
     async def load(self) -> None:
         """Fold what the log has, from the last balance on."""
-        log, ledger = self._desks.log, self.ledger
-        after = ledger.position
-        if after == 0 and (last := await log.last(ledger.ref)) is not None and last.base:
-            after = last.base - 1
-        ledger.catch_up(await log.read(ledger.ref, after=after))
+        await catch_up(self._desks.log, self.ledger)
         self._loaded = True
 
     async def _work(self) -> None:

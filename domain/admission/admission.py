@@ -5,15 +5,15 @@ once. The rate is a GCRA bucket kept as one integer: the theoretical arrival tim
 run, in microseconds.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
+from agentos.domain.admission.balanced import Balanced
 from agentos.domain.admission.events import QuotaBalanced, QuotaReleased, QuotaReserved
-from agentos.domain.aggregate import Aggregate, Moment, next_event
+from agentos.domain.aggregate import Moment, next_event
 from agentos.domain.envelope import Event, Payload, by_type
 from agentos.domain.errors import AgentOSError, QuotaExceededError, RateLimitedError
-from agentos.domain.log import Recorded
 from agentos.domain.subjects import StreamRef
 from agentos.domain.tenant.quotas import RunLimits
 
@@ -28,7 +28,7 @@ class Decision:
     refused: dict[str, AgentOSError]
 
 
-class Admission(Aggregate):
+class Admission(Balanced):
     """A tenant's slots and rate. `active` maps run id → when it was reserved (epoch ms)."""
 
     KIND: ClassVar = "quota"
@@ -38,8 +38,6 @@ class Admission(Aggregate):
         super().__init__(ref)
         self.active: dict[str, int] = {}
         self.rate_us = 0
-        self.base = 0
-        self.since_balance = 0
 
     def apply(self, event: Event) -> None:
         """Evolve by one event."""
@@ -54,29 +52,6 @@ class Admission(Aggregate):
         elif isinstance(payload, QuotaBalanced):
             self.active = dict(payload.run_ids or {})
             self.rate_us = payload.rate_us or 0
-
-    def written(self, events: Sequence[Event], position: int) -> None:
-        """Evolve by events that this process has just appended at `position`."""
-        for event in events:
-            self.evolve(event)
-        self._moved(position, [event.type for event in events])
-
-    def catch_up(self, records: Iterable[Recorded]) -> None:
-        """Fold what others appended; the first record may be one with a balance."""
-        for record in records:
-            if record.position <= self.position:
-                continue
-            if self.position == 0 and QuotaBalanced.TYPE in record.types:
-                self.sequence = record.first_sequence - 1
-            self.fold([record])
-            self._moved(record.position, record.types)
-
-    def _moved(self, position: int, types: Sequence[str]) -> None:
-        self.position = position
-        self.since_balance += 1
-        if QuotaBalanced.TYPE in types:
-            self.base = position
-            self.since_balance = 0
 
     def decide(
         self, asks: Sequence[str], free: Sequence[str], limits: RunLimits, at: Moment

@@ -4,11 +4,12 @@ Held and settled amounts together never pass a budget: a call counts in the wind
 was reserved, a hold that nobody settles counts at its worst case for good.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
 from agentos.domain.admission.admission import Decision
+from agentos.domain.admission.balanced import Balanced
 from agentos.domain.admission.events import (
     Counter,
     Hold,
@@ -20,10 +21,9 @@ from agentos.domain.admission.events import (
     Resource,
 )
 from agentos.domain.admission.windows import SPANS, Span, window_end, window_start
-from agentos.domain.aggregate import Aggregate, Moment, next_event
+from agentos.domain.aggregate import Moment, next_event
 from agentos.domain.envelope import Event, Payload, by_type
 from agentos.domain.errors import AgentOSError, InvalidRequestError, QuotaExceededError
-from agentos.domain.log import Recorded
 from agentos.domain.subjects import StreamRef
 from agentos.domain.times import rfc3339
 
@@ -56,7 +56,7 @@ class End:
     amounts: Amounts | None
 
 
-class Ledger(Aggregate):
+class Ledger(Balanced):
     """What is held and used. `counters` are by `<span>:<unit>`, of the newest window only."""
 
     KIND: ClassVar = "quota"
@@ -68,8 +68,6 @@ class Ledger(Aggregate):
         super().__init__(ref)
         self.holds: dict[str, Hold] = {}
         self.counters: dict[str, Counter] = {}
-        self.base = 0
-        self.since_balance = 0
 
     @property
     def resource(self) -> Resource:
@@ -121,29 +119,6 @@ class Ledger(Aggregate):
                 if start == counter.start:
                     amount_now = counter.amount + sign * amount
                     self.counters[name] = Counter(start=start, amount=amount_now)
-
-    def written(self, events: Sequence[Event], position: int) -> None:
-        """Evolve by events that this process has just appended at `position`."""
-        for event in events:
-            self.evolve(event)
-        self._moved(position, [event.type for event in events])
-
-    def catch_up(self, records: Iterable[Recorded]) -> None:
-        """Fold what others appended; the first record may be one with a balance."""
-        for record in records:
-            if record.position <= self.position:
-                continue
-            if self.position == 0 and QuotaBalanced.TYPE in record.types:
-                self.sequence = record.first_sequence - 1
-            self.fold([record])
-            self._moved(record.position, record.types)
-
-    def _moved(self, position: int, types: Sequence[str]) -> None:
-        self.position = position
-        self.since_balance += 1
-        if QuotaBalanced.TYPE in types:
-            self.base = position
-            self.since_balance = 0
 
     # What it decides
 
