@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 
+from agentos.cli.node_client import describe
 from agentos.cli.options import node_settings
 from agentos.cli.pasteable import pasteable
 from agentos.cli.token import scopes_of, sign
@@ -74,13 +75,20 @@ def connect(url: str | None, data_dir: Path | None) -> Api:
     own secret signs. Raises `NodeNotStartedError` when there is no node here.
     """
     settings = node_settings(data_dir)
-    base = (url or settings.endpoints["orchestrator"]).rstrip("/")
+    base = (url or _endpoint_of(settings)).rstrip("/")
     if not base.startswith(("http://", "https://")):
         end(f"--url {base}: it must begin with http:// or https://", WRONG_USAGE)
     if not settings.token and url:
         end("--url needs a credential in AGENTOS_TOKEN", WRONG_USAGE)
     token = settings.token or _local_credential(settings)
     return Api(base, token, settings.default_tenant)
+
+
+def _endpoint_of(settings: Settings) -> str:
+    """Return where the node answers: as it says itself, else as the settings say."""
+    running = describe(NodePaths(settings.data_dir)) or {}
+    endpoints: dict[str, str] = running.get("endpoints") or settings.endpoints
+    return endpoints["orchestrator"]
 
 
 def key_file_of(settings: Settings) -> Path:

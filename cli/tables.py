@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import typer
+
+WIDE: Final = 1000
 
 
 def show_json(content: Mapping[str, Any]) -> None:
@@ -21,7 +23,8 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     table = Table(*columns, box=None)
     for row in rows:
         table.add_row(*("-" if cell in (None, "") else escape(str(cell)) for cell in row))
-    Console().print(table, soft_wrap=True)
+    # Ids are for copying: no column is cut, however narrow the terminal is.
+    Console(width=WIDE).print(table, soft_wrap=True)
 
 
 def show_lines(content: Mapping[str, Any]) -> None:
