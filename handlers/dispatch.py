@@ -1,7 +1,8 @@
 """Which runs are offered to executors, and the sweep that finds the abandoned.
 
 The work queue is a cache of the log: whatever is lost there is offered again from here. At
-most one executor's slots of one tenant are out at a time; the rest waits here by priority.
+most one executor's slots of one tenant are out at a time, fewer when many tenants share the
+executors; the rest waits here by priority.
 """
 
 import asyncio
@@ -42,7 +43,10 @@ class Dispatcher:
         self._clock = clock
         self._slots = slots_per_tenant
         self._heard: dict[str, float] = {}
+        self._room: dict[str, int] = {}
         self._places: dict[str, str] = {}
+        self._gone: set[str] = set()
+        self._shared_places: set[str] = set()
         self._executor_lost = asyncio.Event()
         self._out: dict[str, set[str]] = defaultdict(set)
         self._lines: dict[str, _Line] = defaultdict(_Line)
@@ -62,13 +66,21 @@ class Dispatcher:
             return
         worker = beat["worker_id"]
         self._heard[worker] = asyncio.get_running_loop().time()
+        self._room[worker] = int(beat.get("slots", 0))
         if beat.get("leaving"):
             self._lost_sight_of(worker)
-        elif place := beat.get("place"):
-            before = self._places.get(place, worker)
-            self._places[place] = worker
-            if before != worker:
-                self._lost_sight_of(before)
+        elif (place := beat.get("place")) and place not in self._shared_places:
+            self._seen_at(place, worker)
+
+    def _seen_at(self, place: str, worker: str) -> None:
+        """Whoever stood at a supervisor's place before is gone; if not, two nodes share it."""
+        before = self._places.get(place, worker)
+        self._places[place] = worker
+        if worker in self._gone:
+            self._shared_places.add(place)
+        elif before != worker:
+            self._gone.add(before)
+            self._lost_sight_of(before)
 
     def _lost_sight_of(self, worker: str) -> None:
         """An executor said goodbye, or its supervisor has put another in its place."""
@@ -96,6 +108,11 @@ class Dispatcher:
                 counts[names[entry[0]]] += entry[2].ref.aggregate_id in line.members
         return counts
 
+    def _share(self) -> int:
+        """Return how many runs of one tenant may be out: there is room for one tenant more."""
+        room = sum(slots for worker, slots in self._room.items() if not self.is_silent(worker))
+        return max(1, min(self._slots, (room or self._slots * 2) // (len(self._out) + 1)))
+
     def require_room(self, tenant_id: str) -> None:
         """Raise `RateLimitedError` when the tenant's line is as long as it may get."""
         line = self._lines.get(tenant_id)
@@ -119,7 +136,7 @@ class Dispatcher:
         """Put a run in the queue, or in its tenant's line when all slots are out."""
         tenant, run_id = item.ref.tenant_id, item.ref.aggregate_id
         out = self._out[tenant]
-        if run_id in out or len(out) < self._slots:
+        if run_id in out or len(out) < self._share():
             out.add(run_id)
             await self._queue.put(item)
             return
@@ -137,7 +154,8 @@ class Dispatcher:
         if (out := self._out.get(tenant)) is None:
             return
         out.discard(ref.aggregate_id)
-        if line is not None and len(out) < self._slots and (item := line.pop()) is not None:
+        share = self._share()
+        while line is not None and len(out) < share and (item := line.pop()) is not None:
             out.add(item.ref.aggregate_id)
             self._ready.append(item)
             self._wake.set()

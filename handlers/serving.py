@@ -9,6 +9,7 @@ import asyncio
 from typing import Any, Final
 
 import orjson
+import structlog
 from faststream import AckPolicy
 from faststream.nats import NatsBroker
 
@@ -18,6 +19,7 @@ from agentos.handlers.parts import Parts
 from agentos.handlers.routes import ROUTES, handle
 
 CONCURRENT: Final = 2_000
+log = structlog.get_logger()
 STOP_S: Final = 10.0
 
 
@@ -61,7 +63,12 @@ class CommandServer:
                 await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             task = asyncio.create_task(self._reply(name, message, incoming))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("an answer was not sent", error=str(error))
 
     async def _reply(self, name: str, message: Any, incoming: Any) -> None:
         if isinstance(message, list):

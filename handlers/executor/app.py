@@ -1,6 +1,7 @@
 """The executor process: its parts put together."""
 
 import asyncio
+import platform
 import signal
 from collections import OrderedDict
 
@@ -84,7 +85,9 @@ async def serve(settings: Settings) -> None:
     )
     queue = JetStreamQueue(client)
     slots = TENANTS_AT_ONCE * settings.executor_slots
-    place = f"{settings.data_dir}/{settings.process_name}" if settings.process_name else ""
+    place = ""
+    if settings.process_name:
+        place = f"{platform.node()}:{settings.data_dir.resolve()}/{settings.process_name}"
     worker = Worker(bench, queue, signals, slots, place)
     running = asyncio.create_task(worker.run())
     waiting = asyncio.create_task(stop.wait())

@@ -1,10 +1,12 @@
 """Dispatch: a tenant's share of the queue, its line behind that, and nothing lost or leaked."""
 
+import orjson
 import pytest
 
 from agentos.domain.errors import RateLimitedError
 from agentos.domain.ports import WorkItem
 from agentos.domain.run.run import run_ref
+from agentos.domain.subjects import heartbeat
 from agentos.handlers.dispatch import MAX_WAITING
 from agentos.handlers.sweep import sweep
 from tests.handlers.node import Node, a_node, cancel, create, settle
@@ -153,3 +155,44 @@ async def test_a_line_that_is_as_long_as_it_may_get_takes_no_more() -> None:
             parts.dispatcher.require_room("tnt_a")
         assert refused.value.details["limit"] == MAX_WAITING
         parts.dispatcher.require_room("tnt_b")
+
+
+def heartbeat_at(place: str, worker_id: str) -> bytes:
+    return orjson.dumps({"service": "executor", "worker_id": worker_id, "place": place})
+
+
+@virtual_time
+async def test_a_successor_at_the_same_place_says_that_the_one_before_is_gone() -> None:
+    async with a_node() as node:
+        parts = await node.handlers()
+        for worker in ("wrk_1", "wrk_2"):
+            await node.signals.publish(heartbeat("executor", worker), heartbeat_at("p", worker))
+            await settle()
+        assert parts.dispatcher.is_silent("wrk_1")
+        assert not parts.dispatcher.is_silent("wrk_2")
+
+
+@virtual_time
+async def test_a_place_that_two_share_says_nothing() -> None:
+    async with a_node() as node:
+        parts = await node.handlers()
+        for worker in ("wrk_1", "wrk_2", "wrk_1", "wrk_2", "wrk_1"):
+            await node.signals.publish(heartbeat("executor", worker), heartbeat_at("p", worker))
+            await settle()
+        assert not parts.dispatcher.is_silent("wrk_1")
+        assert not parts.dispatcher.is_silent("wrk_2")
+
+
+@virtual_time
+async def test_many_tenants_share_what_there_is_and_leave_room_for_one_more() -> None:
+    async with a_node() as node:
+        parts = await node.handlers(slots=64)
+        beat = {"service": "executor", "worker_id": "wrk_1", "slots": 120}
+        await node.signals.publish(heartbeat("executor", "wrk_1"), orjson.dumps(beat))
+        await settle()
+        for tenant in range(5):
+            for number in range(200):
+                item = WorkItem(run_ref(f"tnt_{tenant}", f"run_{tenant}x{number}"), number + 1)
+                await parts.dispatcher.offer(item, "normal")
+        out = [run_id.split("x")[0] for run_id in await waiting(node)]
+        assert [out.count(f"run_{tenant}") for tenant in range(5)] == [60, 40, 30, 24, 20]
