@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 def main(settings: "Settings") -> None:
     """Run the projector until SIGTERM or SIGINT; exits with 1 when it must not go on."""
+    os.nice(5)  # whoever waits for an answer goes first; lists may lag
     runtime = settings.runtime()
     try:
         uvloop.run(serve(runtime.nats_url, runtime.postgres_dsn))
