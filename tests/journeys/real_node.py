@@ -29,6 +29,7 @@ AGENTOS: Final = Path(sys.executable).with_name("agentos")
 FINAL: Final = ("completed", "failed", "canceled")
 DOORS: Final = ("orchestrator", "model_policy", "federation")
 SECRET: Final = "a-secret-for-tests-only-of-32-bytes!"
+REFUSED_S: Final = 10.0
 
 
 class RealNode:
@@ -195,10 +196,21 @@ class Client:
         await self.http.close()
 
     async def ask(self, method: str, path: str, **more: Any) -> tuple[int, dict[str, Any]]:
-        """Make a call; returns the status and the JSON body (`{}` where there is none)."""
-        async with self.http.request(method, path, **more) as answer:
-            raw = await answer.read()
-            return answer.status, json.loads(raw) if raw else {}
+        """Make a call; returns the status and the JSON body (`{}` where there is none).
+
+        A refused connection carried nothing: it is tried again, as any client would, until the
+        gateway should be back.
+        """
+        until = time.monotonic() + REFUSED_S
+        while True:
+            try:
+                async with self.http.request(method, path, **more) as answer:
+                    raw = await answer.read()
+                    return answer.status, json.loads(raw) if raw else {}
+            except aiohttp.ClientConnectorError:
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(0.05)
 
     async def start(self, text: str, agent: str = "agt_demo", **more: Any) -> str:
         """Start a run that must be accepted; returns its id."""
