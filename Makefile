@@ -19,7 +19,7 @@ down: install
 	$(BIN)/agentos down
 
 test: install
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # Nothing is run, and nothing installed, where no container engine answers.
 test-containers: install
