@@ -1,5 +1,6 @@
 """Real embedded servers for tests: each in a directory of its own, gone with the test."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from agentos.infra import nats_server as nats
 from agentos.infra import postgres_server as postgres
+from agentos.infra.node.ports import is_free
 
 
 def eventually(holds: Callable[[], bool], within: float = 10.0, every: float = 0.02) -> None:
@@ -26,6 +28,18 @@ def short_directory() -> Path:
     path = Path(tempfile.mkdtemp(prefix="aos-"))
     path.chmod(0o711)
     return path
+
+
+_ports = itertools.count()
+
+
+def reserved_port() -> int:
+    """Return a free port that no other test worker and no server of ours picks by itself."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        port = 10_000 + worker % 3 * 3_000 + (os.getpid() + next(_ports)) % 3_000
+        if is_free(port):
+            return port
 
 
 class EmbeddedNats:

@@ -15,9 +15,8 @@ import aiohttp
 
 from agentos.handlers.app import seed
 from agentos.infra.jetstream.streams import provision
-from agentos.infra.node.ports import pick_port
 from agentos.infra.settings import Settings
-from tests.infra.embedded import EmbeddedNats, EmbeddedPostgres, short_directory
+from tests.infra.embedded import EmbeddedNats, EmbeddedPostgres, reserved_port, short_directory
 
 DEV_HEADERS = {"X-Tenant-Id": "tnt_demo", "X-Principal-Id": "usr_test"}
 
@@ -30,7 +29,7 @@ class MiniNode:
         self.nats = EmbeddedNats()
         self.postgres = EmbeddedPostgres()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.ports = [pick_port() for _ in range(3)]
+        self.ports = [reserved_port() for _ in range(3)]
         self.http: aiohttp.ClientSession
 
     async def open(self, *names: str) -> None:

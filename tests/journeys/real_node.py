@@ -22,8 +22,7 @@ from agentos.cli.node_client import describe
 from agentos.infra.jetstream.connection import bounded_close, connect
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.node.paths import NodePaths
-from agentos.infra.node.ports import pick_port
-from tests.infra.embedded import short_directory
+from tests.infra.embedded import reserved_port, short_directory
 
 AGENTOS: Final = Path(sys.executable).with_name("agentos")
 FINAL: Final = ("completed", "failed", "canceled")
@@ -37,9 +36,7 @@ class RealNode:
 
     def __init__(self, **settings: str) -> None:
         self.directory = short_directory()
-        ports: list[int] = []
-        while len(ports) < len(DOORS):
-            ports.append(pick_port(avoid=frozenset(ports)))
+        ports = [reserved_port() for _ in DOORS]
         self.ports = dict(zip(DOORS, ports, strict=True))
         self.settings = settings
 
