@@ -146,6 +146,8 @@ async def rebuild(
             async with asyncio.timeout(SWITCH_TIMEOUT_S), conn.transaction():
                 await _switch(build, projectors, tables, follow_live=comparable)
             await _drop(conn)
+        # A closed connection's lock is held until the server has noticed: give it back here.
+        await live.execute("SELECT pg_advisory_unlock(%s)", (REBUILD_LOCK,))
     return Rebuilt(
         list(names),
         build.writer.position,
