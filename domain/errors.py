@@ -78,6 +78,20 @@ class TenantUnknownError(AgentOSError):
     retryable = False
 
 
+class PolicyBlockedError(AgentOSError):
+    """A policy gate said no; `details` has `reasons`, `policy_outcome` and `request_id`."""
+
+    code = "policy_blocked"
+    retryable = False
+
+
+class BudgetSpentError(AgentOSError):
+    """The run has used the cost that its agent may use."""
+
+    code = "budget"
+    retryable = False
+
+
 class NotFoundError(AgentOSError):
     """There is no such object in this tenant."""
 
@@ -211,6 +225,8 @@ BY_CODE: Mapping[str, type[AgentOSError]] = {
         ForbiddenError,
         TenantDisabledError,
         TenantUnknownError,
+        PolicyBlockedError,
+        BudgetSpentError,
         NotFoundError,
         MethodNotAllowedError,
         ConflictError,

@@ -203,18 +203,53 @@ class ChatMessage:
     content: str
     tool_call_id: str | None = None
     tool_calls: tuple[RequestedToolCall, ...] = ()
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOffer:
+    """A tool that a model may ask for: `name` is what the caller calls it.
+
+    `tool_id` is the same as the name where the tool is the caller's own (an OpenAI client's).
+    """
+
+    tool_id: str
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """What a caller asks of the route: the whole call's time and cost, and the context's size."""
+
+    max_latency_ms: int | None = None
+    max_cost_usd: float | None = None
+    min_context_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """One chat call. `request_id` is the same for every attempt of this call."""
+    """One chat call. `request_id` is the same for every attempt of this call.
+
+    `model_ref` is a concrete id, `tier:<tier>` or `<backend>/<model>`. `tool_choice` is `auto`,
+    `none`, `required` or an offered tool's name. `response_format` is OpenAI's
+    (`{"type": "json_schema", …}`), handed to backends that know it.
+    """
 
     request_id: str
     model_ref: str
     messages: Sequence[ChatMessage]
-    tools: Sequence[ToolSpec] = ()
+    tools: Sequence[ToolOffer] = ()
     max_output_tokens: int | None = None
     timeout_ms: int = 120_000
+    tool_choice: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    response_format: Mapping[str, Any] | None = None
+    requirements: Requirements | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +265,9 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
 
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelAnswer:
     """A model's whole answer. `backend` and `model` name who gave it."""
@@ -241,22 +279,75 @@ class ModelAnswer:
     model: str
     cost_usd: float = 0.0
     fallback_used: bool = False
+    finish_reason: FinishReason = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """One embedding call of one or more texts."""
+
+    request_id: str
+    model_ref: str
+    texts: Sequence[str]
+    timeout_ms: int = 120_000
+    dimensions: int | None = None
+    requirements: Requirements | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedAnswer:
+    """A vector for each text, in their order. `backend` and `model` name who gave them."""
+
+    vectors: Sequence[Sequence[float]]
+    usage: Usage
+    backend: str
+    model: str
+
+
+OnDelta = Callable[[str], None]
 
 
 class ModelPort(Protocol):
     """Governed access to models."""
 
     async def invoke(
-        self,
-        auth: AuthContext,
-        request: ModelRequest,
-        on_delta: Callable[[str], None] | None = None,
+        self, auth: AuthContext, request: ModelRequest, on_delta: OnDelta | None = None
     ) -> ModelAnswer:
         """Make one chat call; `on_delta` gets each piece of text as it is streamed.
 
         Raises `AgentOSError`: `invalid_request` for an unknown model, `provider_error`,
         `dependency_unavailable`, `timeout` … Cancellation stops the call in flight.
         """
+        ...
+
+
+class ModelBackend(Protocol):
+    """One server (or the builtin code) that has models, called by their bare names.
+
+    A backend makes one attempt: retries and fallback are the router's. Errors say in
+    `details.stage` how far the call came: `connect` (the server did not get it), `answer` (it
+    was refused as a whole) or `stream` (it broke off; `details.usage` has what is known to be
+    used, `{input_tokens, output_tokens}`); `details.retry_after_ms` where the server named it.
+    `InvalidRequestError` is for what another attempt cannot mend. Cancellation closes the
+    connection. No key or header is ever in an error, a log or a `repr`.
+    """
+
+    async def chat(
+        self, auth: AuthContext, model: str, request: ModelRequest, on_delta: OnDelta | None = None
+    ) -> ModelAnswer:
+        """Make one chat call within `request.timeout_ms`; `on_delta` gets the text in pieces."""
+        ...
+
+    async def embed(self, auth: AuthContext, model: str, request: EmbedRequest) -> EmbedAnswer:
+        """Make one embedding call; `InvalidRequestError` where the backend has no such thing."""
+        ...
+
+    async def probe(self) -> None:
+        """Return if the server answers; costs nothing. Raises `DependencyUnavailableError`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection."""
         ...
 
 

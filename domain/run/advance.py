@@ -12,7 +12,14 @@ from pydantic_core import to_json
 from agentos.domain.agent.agent import Definition
 from agentos.domain.aggregate import Moment
 from agentos.domain.errors import AgentOSError, ForbiddenError, MaxStepsError, TimedOutError
-from agentos.domain.ports import ChatMessage, ModelRequest, RequestedToolCall, ToolCall, ToolSpec
+from agentos.domain.ports import (
+    ChatMessage,
+    ModelRequest,
+    RequestedToolCall,
+    ToolCall,
+    ToolOffer,
+    ToolSpec,
+)
 from agentos.domain.run.events import (
     CallInAnswer,
     ErrorInfo,
@@ -185,6 +192,10 @@ def _requested(
     )
 
 
+def _offer(spec: ToolSpec) -> ToolOffer:
+    return ToolOffer(spec.tool_id, spec.tool_id, spec.description, spec.input_schema)
+
+
 def _open_work(run: Run, plan: Plan) -> Work:
     """Return the open calls; one that an earlier attempt began has its time from this one on."""
     end = run_deadline(run, plan)
@@ -197,7 +208,7 @@ def _open_work(run: Run, plan: Plan) -> Work:
             request_id=request_id,
             model_ref=call.name,
             messages=conversation(run, plan.definition),
-            tools=tuple(plan.tools.values()),
+            tools=tuple(_offer(spec) for spec in plan.tools.values()),
             max_output_tokens=limits.max_tokens_per_request if limits else None,
             timeout_ms=limit,
         )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from agentos.domain.auth import USER_SCOPES, AuthContext, Principal
-from agentos.domain.ports import ChatMessage, ModelRequest, ToolSpec
+from agentos.domain.ports import ChatMessage, ModelRequest, ToolOffer
 
 REQUEST_ID = "req_01HZZZZZZZZZZZZZZZZZZZZZZZ"
 
@@ -20,7 +20,7 @@ def request(
     text: str,
     *,
     behind: Sequence[ChatMessage] = (),
-    tools: Sequence[ToolSpec] = (),
+    tools: Sequence[ToolOffer] = (),
     timeout_ms: int = 10_000,
     max_output_tokens: int | None = None,
     request_id: str = REQUEST_ID,

@@ -18,7 +18,7 @@ from agentos.domain.errors import (
     ProviderError,
     TimedOutError,
 )
-from agentos.domain.ports import ChatMessage, RequestedToolCall, ToolSpec
+from agentos.domain.ports import ChatMessage, RequestedToolCall, ToolOffer
 from agentos.infra.models.openai_compatible import OpenAICompatibleModels
 from agentos.infra.models.openai_errors import retry_after_ms
 from agentos.infra.models.openai_names import function_name, tool_id_of
@@ -39,7 +39,7 @@ from tests.infra.models.openai_server import (
 from tests.infra.models.requests import REQUEST_ID, caller, request
 
 KEY = "sk-very-secret"
-KV_PUT = ToolSpec("tool.kv.put", "keeps", {"type": "object", "properties": {}}, "idempotent")
+KV_PUT = ToolOffer("tool.kv.put", "tool.kv.put", "keeps", {"type": "object", "properties": {}})
 CALLS = stream(
     [
         chunk({"role": "assistant", "content": None, **call_piece(0, "call_0", "tool_kv_put", "")}),
@@ -404,7 +404,7 @@ def test_function_names_are_valid_and_lead_back(segments: list[str]) -> None:
     name = function_name(tool_id)
     assert 1 <= len(name) <= 64
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyzUX0123456789_-")
-    spec = ToolSpec(tool_id, "", {}, "idempotent")
+    spec = ToolOffer(tool_id, tool_id, "", {})
     assert tool_id_of(name, request("openai/m", "x", tools=[spec])) == tool_id
     if "_X" not in name:
         assert tool_id_of(name, request("openai/m", "x")) == tool_id

@@ -1,0 +1,101 @@
+"""One governed model call: who makes it, what is asked, and what the gates made of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from agentos.domain.auth import AuthContext
+from agentos.domain.ports import EmbedAnswer, EmbedRequest, ModelAnswer, ModelRequest, OnDelta
+
+Decision = Literal["allowed", "blocked", "redacted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, on whose behalf. `agent_id` and `run_id` are set for the runtime's own calls.
+
+    `fingerprint` is a digest of what was asked: with one, `request.request_id` makes the call
+    idempotent. Without, the call is made as often as it comes.
+    """
+
+    auth: AuthContext
+    correlation_id: str
+    traceparent: str
+    agent_id: str | None = None
+    run_id: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the gates said, where the call went, and what it cost.
+
+    `redactions` are the contract's `{type, start, end, replacement, field}`.
+    """
+
+    request_id: str
+    decision: Decision
+    reasons: tuple[str, ...]
+    redactions: tuple[Mapping[str, Any], ...]
+    backend: str
+    model: str
+    node: str
+    fallback_used: bool
+    latency_ms: int
+    cost_usd: float
+
+    def policy(self) -> dict[str, Any]:
+        """Return the contract's `policy_outcome`."""
+        return {
+            "decision": self.decision,
+            "reasons": list(self.reasons),
+            "redactions": [dict(one) for one in self.redactions],
+        }
+
+    def route(self) -> dict[str, Any]:
+        """Return the contract's `route`."""
+        return {
+            "backend": self.backend,
+            "model": self.model,
+            "node": self.node,
+            "fallback_used": self.fallback_used,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A chat call's answer as the caller may see it (redacted), and its outcome."""
+
+    answer: ModelAnswer
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """An embedding call's answer, and its outcome."""
+
+    answer: EmbedAnswer
+    outcome: Outcome
+
+
+class Pipeline(Protocol):
+    """Every model call of this node, however it comes: the same gates in the same order.
+
+    Raises the contract's errors: `InvalidRequestError` (unknown model, output tokens over
+    the limit), `ForbiddenError` (not entitled), `RateLimitedError`, `QuotaExceededError`,
+    `PolicyBlockedError`, `ConflictError` (the request id was used for another body),
+    `ProviderError`, `DependencyUnavailableError`, `TimedOutError`. An error after the first
+    delta means that the answer broke off. Cancellation stops the call upstream; what was used
+    is charged.
+    """
+
+    async def chat(
+        self, caller: Caller, request: ModelRequest, on_delta: OnDelta | None = None
+    ) -> Completed:
+        """Make one chat call; `on_delta` gets the text in pieces, as policy lets it through."""
+        ...
+
+    async def embed(self, caller: Caller, request: EmbedRequest) -> Embedded:
+        """Make one embedding call."""
+        ...
