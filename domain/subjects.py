@@ -89,6 +89,14 @@ def work(tenant_id: str, run_id: str) -> str:
     return f"{WORK}.{_token(tenant_id)}.{_token(run_id)}"
 
 
+def model_answer(tenant_id: str, digest: str) -> str:
+    """Return the subject under which the answer to one request id is kept for a while."""
+    return f"{ANSWERS}.{_token(tenant_id)}.{digest}"
+
+
+ANSWERS: Final = "answers"
+ANSWERS_STREAM: Final = "MODEL_ANSWERS"
+ALL_ANSWERS: Final = f"{ANSWERS}.>"
 SINGLETONS: Final = frozenset({"runs", "models", "tools", "storage", "chain", "self"})
 ALL_HEARTBEATS: Final = "hb.>"
 ALL_METRICS: Final = "metrics.>"

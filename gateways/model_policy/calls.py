@@ -15,7 +15,8 @@ class Caller:
     """Who calls, on whose behalf. `agent_id` and `run_id` are set for the runtime's own calls.
 
     `fingerprint` is a digest of what was asked: with one, `request.request_id` makes the call
-    idempotent. Without, the call is made as often as it comes.
+    idempotent. Without, the call is made as often as it comes. `is_first_attempt` is the
+    runtime's word that nobody asked under this id before.
     """
 
     auth: AuthContext
@@ -25,6 +26,7 @@ class Caller:
     run_id: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str | None = None
+    is_first_attempt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
