@@ -24,6 +24,10 @@ ROLE_SCOPES: Final = {
 }
 
 
+RUNTIME_ROLE: Final = "runtime"
+"""The node's own executors, who call models for a run; no credential from outside gives it."""
+
+
 def expand_scopes(scopes: frozenset[str]) -> frozenset[str]:
     """Return `scopes` with `runs:write` spelled out as create and cancel."""
     if "runs:write" in scopes:

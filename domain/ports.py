@@ -229,6 +229,16 @@ class Requirements:
 
 
 @dataclass(frozen=True, slots=True)
+class CallOrigin:
+    """On behalf of which run the runtime calls; `is_first`: nobody asked under this id before."""
+
+    agent_id: str
+    run_id: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    is_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRequest:
     """One chat call. `request_id` is the same for every attempt of this call.
 
@@ -250,6 +260,7 @@ class ModelRequest:
     seed: int | None = None
     response_format: Mapping[str, Any] | None = None
     requirements: Requirements | None = None
+    origin: CallOrigin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +281,10 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswer:
-    """A model's whole answer. `backend` and `model` name who gave it."""
+    """A model's whole answer. `backend` and `model` name who gave it.
+
+    `gates` is the contract's `policy_outcome` of a governed call, `node` where it was made.
+    """
 
     content: str
     tool_calls: tuple[RequestedToolCall, ...]
@@ -280,6 +294,8 @@ class ModelAnswer:
     cost_usd: float = 0.0
     fallback_used: bool = False
     finish_reason: FinishReason = "stop"
+    gates: Mapping[str, Any] | None = None
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)

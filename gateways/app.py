@@ -22,6 +22,7 @@ from agentos.domain.ports import CommandBus, EventLog, NewId, Signals
 from agentos.domain.subjects import heartbeat
 from agentos.federation import app as federation
 from agentos.gateways.http.denials import Denials
+from agentos.gateways.http.followed import Followed
 from agentos.gateways.http.health import Vitals
 from agentos.gateways.http.identity import Identity, LocalIdentity
 from agentos.gateways.http.keys import KeyUsage, KeyUses
@@ -36,6 +37,7 @@ from agentos.gateways.http.tail import SharedTail
 from agentos.gateways.http.tenants import Accounts
 from agentos.gateways.http.tokens import Issuer
 from agentos.gateways.model_policy import app as model_policy
+from agentos.gateways.model_policy.parts import Parts as ModelParts
 from agentos.gateways.orchestrator import app as orchestrator
 from agentos.gateways.orchestrator.parts import Parts, PostgresReadModels, ReadModels
 from agentos.infra.clock import SystemIds
@@ -57,6 +59,7 @@ BEAT_S: Final = 0.5
 CLOSE_S: Final = 2.0
 POOL_SIZE: Final = 4
 NEEDED: Final = ("handlers", "executor")
+KNOWN: Final = ("tenant", "policy", "catalog")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,7 @@ class Gateway:
         self.streams = Streams(self.metrics.sse_streams, limits, ports.accounts.refusal)
         ports.accounts.on_closed.append(self.streams.cut_refused)
         self.tail = SharedTail(ports.log)
+        self._known = Followed(ports.log, KNOWN)
         self.heartbeats = Heartbeats(ports.signals)
         self.node_metrics = NodeMetrics(ports.signals)
         self.metrics.registry.register(self.node_metrics)
@@ -123,8 +127,12 @@ class Gateway:
 
     def model_policy(self) -> ASGIApp:
         """Return the model and policy gateway's door."""
+        ports = self._ports
+        parts = ModelParts(bus=ports.bus, log=ports.log, known=self._known)
         service = model_policy.SERVICE
-        return self._door(service, model_policy.create_app(self._gate, self._vitals(service)))
+        return self._door(
+            service, model_policy.create_app(self._gate, self._vitals(service), parts)
+        )
 
     def federation(self) -> ASGIApp:
         """Return the federation gateway's door."""
@@ -136,6 +144,7 @@ class Gateway:
         ports = self._ports
         parts = [
             self.tail.run(),
+            self._known.run(),
             self.streams.run(),
             self.heartbeats.run(),
             self.node_metrics.run(),

@@ -65,6 +65,9 @@ class Settings:
     orchestrator_port: int = _variable("port", "50081", "port of the orchestrator gateway")
     model_policy_port: int = _variable("port", "50082", "port of the model and policy gateway")
     federation_port: int = _variable("port", "50083", "port of the federation gateway")
+    model_gateway_url: str = _variable(
+        "text", "", "where executors reach the model gateway; empty: on this machine"
+    )
     nats_url: str = _variable("text", "", "NATS to use; empty: an embedded one", hide="password")
     postgres_dsn: str = _variable(
         "text", "", "PostgreSQL to use; empty: an embedded one", hide="password"

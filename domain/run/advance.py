@@ -13,6 +13,7 @@ from agentos.domain.agent.agent import Definition
 from agentos.domain.aggregate import Moment
 from agentos.domain.errors import AgentOSError, ForbiddenError, MaxStepsError, TimedOutError
 from agentos.domain.ports import (
+    CallOrigin,
     ChatMessage,
     ModelRequest,
     RequestedToolCall,
@@ -211,6 +212,12 @@ def _open_work(run: Run, plan: Plan) -> Work:
             tools=tuple(_offer(spec) for spec in plan.tools.values()),
             max_output_tokens=limits.max_tokens_per_request if limits else None,
             timeout_ms=limit,
+            origin=CallOrigin(
+                agent_id=run.agent_id,
+                run_id=run.ref.aggregate_id,
+                labels=run.created.context.get("labels") or {},
+                is_first=call.started_ms >= run.attempt_at,
+            ),
         )
         return Work(model=request, deadline_ms=begun + limit)
     calls = tuple(

@@ -8,12 +8,14 @@ from typing import Any, Final, Protocol
 
 import jwt
 
-from agentos.domain.auth import AuthContext, PolicyContext, Principal
+from agentos.domain.auth import RUNTIME_ROLE, AuthContext, PolicyContext, Principal
 from agentos.domain.ids import FREE_ID_PATTERN, is_named_id
 from agentos.gateways.http.credentials import UnverifiedError, Verified, claimed_scopes, words
 
 ISSUER: Final = "agentos-local"
+RUNTIME_ISSUER: Final = "agentos-runtime"
 AUDIENCE: Final = "agentos"
+RUNTIME_AUDIENCE: Final = "agentos-runtime"
 ALGORITHM: Final = "HS256"
 LEEWAY_S: Final = 60
 MAX_TOKEN_BYTES: Final = 16 * 1024
@@ -95,10 +97,12 @@ class Tokens:
         issuer, kid = _peek(token)
         if self._oidc is not None and issuer == self._oidc.issuer:
             return await self._verify_foreign(token, kid, self._oidc)
-        if not self._secret:
+        if not self._secret or issuer not in (ISSUER, RUNTIME_ISSUER):
             raise UnverifiedError("the token does not verify: another issuer", "wrong_issuer")
-        claims = _decode(token, self._secret, ALGORITHM, ISSUER, AUDIENCE)
-        return Verified(self._caller(claims), float(claims["exp"]) + LEEWAY_S)
+        audience = RUNTIME_AUDIENCE if issuer == RUNTIME_ISSUER else AUDIENCE
+        claims = _decode(token, self._secret, ALGORITHM, str(issuer), audience)
+        caller = self._of_run(claims) if issuer == RUNTIME_ISSUER else self._caller(claims)
+        return Verified(caller, float(claims["exp"]) + LEEWAY_S)
 
     async def _verify_foreign(self, token: str, kid: str | None, oidc: Issuer) -> Verified:
         key = await oidc.keys.find(kid)
@@ -108,6 +112,14 @@ class Tokens:
         until = min(float(claims["exp"]) + LEEWAY_S, self._now() + oidc.recheck_s)
         return Verified(self._caller(claims), until)
 
+    def _of_run(self, claims: Mapping[str, Any]) -> AuthContext:
+        """Return a run's own context, as the executor that signed the token has it."""
+        try:
+            auth = AuthContext.model_validate(claims.get("auth"))
+        except ValueError as exc:
+            raise UnverifiedError("the token holds no context", "invalid_token") from exc
+        return auth.model_copy(update={"roles": (RUNTIME_ROLE,)})
+
     def _caller(self, claims: Mapping[str, Any]) -> AuthContext:
         tenant_id = claims.get("tenant_id", claims.get("tid"))
         principal_id = claims.get("principal_id", claims.get("sub"))
@@ -115,7 +127,7 @@ class Tokens:
             raise UnverifiedError("the token names no tenant", "no_tenant")
         if not (isinstance(principal_id, str) and FREE_ID.match(principal_id)):
             raise UnverifiedError("the token names no principal", "no_principal")
-        roles = tuple(words(claims.get("roles")))
+        roles = tuple(role for role in words(claims.get("roles")) if role != RUNTIME_ROLE)
         return AuthContext(
             tenant_id=tenant_id,
             principal=Principal(

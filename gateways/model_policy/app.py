@@ -4,13 +4,16 @@ from fastapi import FastAPI
 
 from agentos.gateways.http.health import Vitals, add_health
 from agentos.gateways.http.routing import Gate, guarded_app
+from agentos.gateways.model_policy.parts import Parts
 
 SERVICE = "model-policy"
 TITLE = "AgentOS model and policy"
 
 
-def create_app(gate: Gate | None = None, vitals: Vitals | None = None) -> FastAPI:
+def create_app(
+    gate: Gate | None = None, vitals: Vitals | None = None, parts: Parts | None = None
+) -> FastAPI:
     """Return the routes of the model and policy gateway; without parts only to be documented."""
-    app = guarded_app(TITLE, gate)
+    app = guarded_app(TITLE, gate, parts)
     add_health(app, vitals)
     return app

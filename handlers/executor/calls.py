@@ -1,7 +1,7 @@
 """How one call of a model or a tool is made, and what its result says in the log."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,11 +75,15 @@ async def ask_model(
         usage=TokenUsage(input_tokens=0, output_tokens=0, total_tokens=0),
         cost_usd=0.0,
         latency_ms=max(0, outside.clock.now_ms() - began),
-        policy_outcome=PolicyOutcome(),
+        policy_outcome=_outcome(error.details.get("policy_outcome")),
         route=RouteTaken(backend=backend, model=model, node=outside.node),
         message=None,
         error=error_info(error),
     )
+
+
+def _outcome(gates: Mapping[str, Any] | None) -> PolicyOutcome:
+    return PolicyOutcome() if gates is None else PolicyOutcome.model_validate(gates)
 
 
 def _require_readable(answer: ModelAnswer) -> None:
@@ -104,11 +108,11 @@ def _answered(
         ),
         cost_usd=answer.cost_usd,
         latency_ms=max(0, latency_ms),
-        policy_outcome=PolicyOutcome(),
+        policy_outcome=_outcome(answer.gates),
         route=RouteTaken(
             backend=answer.backend,
             model=answer.model,
-            node=outside.node,
+            node=answer.node or outside.node,
             fallback_used=answer.fallback_used,
         ),
         message=AnswerMessage(

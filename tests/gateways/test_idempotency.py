@@ -135,9 +135,7 @@ async def test_a_caller_that_leaves_gives_its_place_back(store: Make) -> None:
     assert model.calls == 2
 
 
-async def test_a_dead_process_loses_its_lease(
-    store: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_dead_process_loses_its_lease(store: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idempotency, "LEASE_S", 1)
     dead, alive = await store(), await an_idempotency(store)
     request_id, model = new_id("req"), Model()

@@ -1,0 +1,239 @@
+"""`POST /v1/models:invoke`: the canonical call, whole or as server-sent events."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from agentos.domain.auth import RUNTIME_ROLE, AuthContext
+from agentos.domain.errors import AgentOSError
+from agentos.domain.ports import (
+    ChatMessage,
+    EmbedRequest,
+    ModelRequest,
+    RequestedToolCall,
+    Requirements,
+    ToolOffer,
+    Usage,
+)
+from agentos.gateways.http.answers import json_answer
+from agentos.gateways.http.authorization import require
+from agentos.gateways.http.bodies import narrowed, read_body
+from agentos.gateways.http.call import Call, call_of
+from agentos.gateways.http.errors import as_our_error, misfit
+from agentos.gateways.http.leaving import ClientLeftError, nobody, stopped_when_left
+from agentos.gateways.model_policy.calls import Caller, Completed, Embedded, Outcome
+from agentos.gateways.model_policy.delta_stream import DeltaStream, delta_stream
+from agentos.gateways.model_policy.parts import pipeline_of
+from agentos.gateways.model_policy.schemas import (
+    Invoke,
+    InvokeRequest,
+    Message,
+    OfferedTool,
+    RequirementsAsked,
+)
+
+SSE: Final = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+async def invoke_model(request: Request) -> ASGIApp:
+    """Make one governed model call.
+
+    The same `request_id` again returns the first answer and is not billed twice.
+    """
+    call = call_of(request.scope)
+    body = await read_body(request, Invoke)
+    auth = narrowed(call.caller, body.auth)
+    require(auth, "models:invoke")
+    asked = body.request
+    caller = caller_of(call, auth, asked)
+    pipeline = pipeline_of(request)
+    try:
+        if asked.operation == "embed":
+            with stopped_when_left(request.scope):
+                embedded = await pipeline.embed(caller, embed_request(asked))
+            return json_answer(_answer(embedded_response(embedded), call), call.correlation_id)
+        wanted = chat_request(asked)
+        if body.stream:
+            return _Streamed(call, lambda on_delta: pipeline.chat(caller, wanted, on_delta))
+        with stopped_when_left(request.scope):
+            completed = await pipeline.chat(caller, wanted)
+        return json_answer(_answer(chat_response(completed), call), call.correlation_id)
+    except ClientLeftError:
+        return nobody
+
+
+def caller_of(call: Call, auth: AuthContext, asked: InvokeRequest) -> Caller:
+    """Return who calls; what a body says of its run is the runtime's word only."""
+    origin = asked.origin if RUNTIME_ROLE in auth.roles else None
+    content = asked.model_dump_json(exclude={"origin", "timeout_ms"})
+    return Caller(
+        auth=auth,
+        correlation_id=call.correlation_id,
+        traceparent=call.traceparent,
+        agent_id=origin.agent_id if origin else None,
+        run_id=origin.run_id if origin else None,
+        labels=origin.labels if origin else {},
+        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
+        is_first_attempt=origin.is_first if origin else False,
+    )
+
+
+def chat_request(asked: InvokeRequest) -> ModelRequest:
+    """Return the chat call that was asked for; `InvalidRequestError` without messages."""
+    given = asked.input
+    if given.messages is None:
+        raise misfit(["body", "request", "input", "messages"], "a chat needs messages")
+    names = {tool.name or tool.tool_id for tool in given.tools}
+    choice = given.tool_choice
+    if choice not in (None, "auto", "none", "required") and choice not in names:
+        raise misfit(["body", "request", "input", "tool_choice"], "no offered tool has this name")
+    return ModelRequest(
+        request_id=asked.request_id,
+        model_ref=asked.model_ref,
+        messages=[_message(message) for message in given.messages],
+        tools=[_offer(tool) for tool in given.tools],
+        max_output_tokens=asked.generation.max_output_tokens,
+        timeout_ms=asked.timeout_ms,
+        tool_choice=choice,
+        temperature=asked.generation.temperature,
+        top_p=asked.generation.top_p,
+        requirements=_requirements(asked.requirements),
+    )
+
+
+def embed_request(asked: InvokeRequest) -> EmbedRequest:
+    """Return the embedding call that was asked for; `InvalidRequestError` without texts."""
+    if asked.input.texts is None:
+        raise misfit(["body", "request", "input", "texts"], "an embedding needs texts")
+    return EmbedRequest(
+        request_id=asked.request_id,
+        model_ref=asked.model_ref,
+        texts=asked.input.texts,
+        timeout_ms=asked.timeout_ms,
+        requirements=_requirements(asked.requirements),
+    )
+
+
+def _message(message: Message) -> ChatMessage:
+    calls = tuple(
+        RequestedToolCall(c.tool_call_id, c.tool_id, c.name or c.tool_id, c.arguments)
+        for c in message.tool_calls
+    )
+    return ChatMessage(message.role, message.content, message.tool_call_id, calls, message.name)
+
+
+def _offer(tool: OfferedTool) -> ToolOffer:
+    return ToolOffer(tool.tool_id, tool.name or tool.tool_id, tool.description, tool.input_schema)
+
+
+def _requirements(asked: RequirementsAsked | None) -> Requirements | None:
+    if asked is None:
+        return None
+    return Requirements(asked.max_latency_ms, asked.max_cost_usd, asked.min_context_tokens)
+
+
+def chat_response(completed: Completed) -> dict[str, Any]:
+    """Return the contract's `response` of a chat call."""
+    answer = completed.answer
+    output = {
+        "type": "chat",
+        "message": {"role": "assistant", "content": answer.content},
+        "tool_calls": [
+            {
+                "tool_call_id": call.tool_call_id,
+                "tool_id": call.tool_id,
+                "name": call.name,
+                "arguments": call.arguments,
+            }
+            for call in answer.tool_calls
+        ],
+        "finish_reason": answer.finish_reason,
+    }
+    return _response(completed.outcome, output, answer.usage)
+
+
+def embedded_response(embedded: Embedded) -> dict[str, Any]:
+    """Return the contract's `response` of an embedding call: always arrays of numbers."""
+    vectors = [
+        {"index": index, "vector": list(vector)}
+        for index, vector in enumerate(embedded.answer.vectors)
+    ]
+    output = {"type": "embedding", "embeddings": vectors}
+    return _response(embedded.outcome, output, embedded.answer.usage)
+
+
+def _response(outcome: Outcome, output: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
+    return {
+        "request_id": outcome.request_id,
+        "status": "ok",
+        "output": output,
+        "usage": {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "total_tokens": usage.total_tokens,
+        },
+        "latency_ms": outcome.latency_ms,
+        "cost_usd": outcome.cost_usd,
+        "policy_outcome": outcome.policy(),
+        "route": outcome.route(),
+    }
+
+
+def _answer(response: dict[str, Any], call: Call) -> dict[str, Any]:
+    return {"response": response, "traceparent": call.traceparent}
+
+
+class _Streamed:
+    """The answer as server-sent events: `agentos.delta` …, then `agentos.response`.
+
+    What fails before the first text is answered as JSON; behind it, `agentos.error` ends the
+    stream, and no response comes.
+    """
+
+    def __init__(self, call: Call, chat: Any) -> None:
+        self._call = call
+        self._chat = chat
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve it."""
+        try:
+            with stopped_when_left(scope):
+                async with delta_stream(self._chat) as stream:
+                    await self._serve(stream, send)
+        except ClientLeftError:
+            return
+
+    async def _serve(self, stream: DeltaStream, send: Send) -> None:
+        text = await stream.next()
+        if text is None:
+            stream.result()  # raises what is to be answered as JSON
+        self._call.is_stream = True
+        await send({"type": "http.response.start", "status": 200, "headers": [*SSE]})
+        while text is not None:
+            await _send(send, b"agentos.delta", {"text": text})
+            text = await stream.next()
+        await _send(send, *self._last(stream))
+        await send({"type": "http.response.body", "body": b""})
+
+    def _last(self, stream: DeltaStream) -> tuple[bytes, dict[str, Any]]:
+        correlation_id = self._call.correlation_id
+        try:
+            response = chat_response(stream.result())
+        except AgentOSError as error:
+            wire = as_our_error(error, correlation_id).to_wire()
+            return b"agentos.error", {"error": wire, "correlation_id": correlation_id}
+        answer = _answer(response, self._call)
+        return b"agentos.response", {**answer, "correlation_id": correlation_id}
+
+
+async def _send(send: Send, event: bytes, data: Mapping[str, Any]) -> None:
+    body = b"event: %b\ndata: %b\n\n" % (event, orjson.dumps(data))
+    await send({"type": "http.response.body", "body": body, "more_body": True})
