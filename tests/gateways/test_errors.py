@@ -65,7 +65,7 @@ async def test_an_error_of_a_handler_becomes_the_table_s_answer(
 
 
 def test_every_code_that_a_caller_may_see_has_a_status() -> None:
-    only_in_runs = {"tool_failed", "model_failed", "interrupted", "max_steps"}
+    only_in_runs = {"tool_failed", "model_failed", "interrupted", "max_steps", "budget"}
     assert set(errors.BY_CODE) - only_in_runs <= set(STATUS)
 
 
