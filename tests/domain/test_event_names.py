@@ -12,11 +12,20 @@ from agentos.domain.aggregate import Aggregate
 from agentos.domain.audit.chain import AuditChain
 from agentos.domain.envelope import Payload
 from agentos.domain.key.key import Key
+from agentos.domain.models.published import CatalogAggregate
 from agentos.domain.run.events import FINAL_TYPES, SHORT_NAMES
 from agentos.domain.run.run import Run
 from agentos.domain.tenant.tenant import Tenant
 
-AGGREGATES: tuple[type[Aggregate], ...] = (Run, Ledger, Agent, Tenant, Key, AuditChain)
+AGGREGATES: tuple[type[Aggregate], ...] = (
+    Run,
+    Ledger,
+    Agent,
+    Tenant,
+    Key,
+    AuditChain,
+    CatalogAggregate,
+)
 NAMES = {
     "run": [
         "agentos.model.completed",
@@ -43,6 +52,7 @@ NAMES = {
         "agentos.quota.settled",
     ],
     "audit": ["agentos.audit.recorded"],
+    "catalog": ["agentos.catalog.published"],
     "key": ["agentos.key.issued", "agentos.key.revoked", "agentos.key.rotated"],
     "agent": ["agentos.agent.deprecated", "agentos.agent.registered", "agentos.agent.updated"],
     "tenant": [

@@ -1,0 +1,1 @@
+"""The models that a node knows, who may use them, and which of them answers a call."""
