@@ -28,6 +28,9 @@ SCOPES: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/v1/runs/{run_id}:cancel"): "runs:cancel",
     ("GET", "/v1/runs/{run_id}/events"): "runs:read",
     ("GET", "/v1/events"): "events:read",
+    ("POST", "/v1/chat/completions"): "models:invoke",
+    ("POST", "/v1/embeddings"): "models:invoke",
+    ("POST", "/v1/responses"): "models:invoke",
     # A tenant's own admin, and for any tenant and all it may not do itself a platform's:
     # domain/tenant/access.py says which; here and again in the handlers.
     ("GET", "/v1/admin/tenants"): "tenants:admin",

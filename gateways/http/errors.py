@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -18,6 +18,9 @@ from agentos.domain.errors import (
 from agentos.gateways.http.answers import Answer
 
 log = logging.getLogger(__name__)
+
+ErrorAnswer = Callable[[AgentOSError, str], Answer]
+"""How a family of routes spells its errors: the error and the correlation id in, an answer out."""
 
 STATUS: Final[Mapping[str, int]] = {
     "invalid_request": 400,
@@ -51,7 +54,7 @@ def error_answer(error: AgentOSError, correlation_id: str) -> Answer:
     """Return the contract's error body with its status and headers."""
     wire = error.to_wire()
     return Answer(
-        error_body(wire, correlation_id), STATUS.get(error.code, 500), _headers(error, wire)
+        error_body(wire, correlation_id), STATUS.get(error.code, 500), error_headers(error, wire)
     )
 
 
@@ -60,7 +63,8 @@ def error_body(wire: Mapping[str, Any], correlation_id: str) -> bytes:
     return orjson.dumps({"error": wire, "correlation_id": correlation_id}, default=str)
 
 
-def _headers(error: AgentOSError, wire: Mapping[str, Any]) -> dict[str, str]:
+def error_headers(error: AgentOSError, wire: Mapping[str, Any]) -> dict[str, str]:
+    """Return the headers that an error has besides its body, whatever the body's shape."""
     headers: dict[str, str] = {}
     if error.code == "unauthorized":
         headers["www-authenticate"] = "Bearer"

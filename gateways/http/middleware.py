@@ -53,7 +53,9 @@ class Doorway:
                 raise
             if error.code == "method_not_allowed":
                 error.details["allowed"] = allowed_methods(self._app, scope["path"])
-            await error_answer(error, call.correlation_id)(scope, receive, send_marked)
+            # By path, not by route: the families' clients read 404, 405 and 413 too.
+            shaped = self._app.state.error_answers.get(scope["path"], error_answer)
+            await shaped(error, call.correlation_id)(scope, receive, send_marked)
         finally:
             # A stream's length says nothing about our speed, so only its answer is counted.
             seconds = None if call.is_stream else perf_counter() - began

@@ -123,7 +123,7 @@ def guarded_app(title: str, gate: Gate | None, parts: object = None) -> FastAPI:
     app.state.gate = gate
     app.state.parts = parts
     app.state.bodies = []  # the models of request bodies, for the document
-
+    app.state.error_answers = {}  # by path: the shape of errors where it is not the contract's
     return app
 
 
@@ -144,6 +144,7 @@ class Described:
     body: type[BaseModel] | None = None
     body_required: bool = True
     errors: Sequence[int] = ()
+    error_model: type[BaseModel] = ErrorBody
     tag: str = "runs"
 
 
@@ -184,5 +185,5 @@ def _responses(about: Described) -> dict[int | str, dict[str, Any]]:
         else:
             found[status] = {"description": "done", "model": answer}
     for status in about.errors:
-        found[status] = {"description": "see the error's code", "model": ErrorBody}
+        found[status] = {"description": "see the error's code", "model": about.error_model}
     return found

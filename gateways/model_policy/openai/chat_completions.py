@@ -1,0 +1,50 @@
+"""`POST /v1/chat/completions`."""
+
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from agentos.gateways.http.call import call_of
+from agentos.gateways.http.server import connection_of
+from agentos.gateways.model_policy.openai.answers import OpenAIAnswer
+from agentos.gateways.model_policy.openai.calls import (
+    ClientLeftError,
+    WhileConnected,
+    begin,
+    nothing,
+    pipeline_of,
+    read_raw,
+)
+from agentos.gateways.model_policy.openai.chat_answers import Chunks, completion
+from agentos.gateways.model_policy.openai.chat_bodies import ChatCompletionCreate
+from agentos.gateways.model_policy.openai.chat_requests import to_request
+from agentos.gateways.model_policy.openai.fields import parse_openai
+from agentos.gateways.model_policy.openai.streams import StreamedAnswer
+
+
+async def create_chat_completion(request: Request) -> ASGIApp:
+    """Answer a conversation: whole, or with `stream: true` as server-sent chunks.
+
+    What fails before the first chunk is a JSON error; behind it an `error` event ends the
+    stream, without `[DONE]`.
+    """
+    raw = await read_raw(request)
+    body = parse_openai(raw, ChatCompletionCreate)
+    caller, request_id = begin(request.scope, raw, body.auth)
+    asked = to_request(body, request_id)
+    pipeline = pipeline_of(request)
+    if body.stream:
+        options = body.stream_options
+        chunks = Chunks(
+            request_id,
+            body.model,
+            include_usage=bool(options and options.include_usage),
+            parallel=body.parallel_tool_calls,
+        )
+        return StreamedAnswer(pipeline, caller, asked, chunks)
+    try:
+        with WhileConnected(connection_of(request.scope)):
+            done = await pipeline.chat(caller, asked)
+    except ClientLeftError:
+        return nothing
+    correlation_id = call_of(request.scope).correlation_id
+    return OpenAIAnswer(completion(done, correlation_id, body.parallel_tool_calls), done.outcome)

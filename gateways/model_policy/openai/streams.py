@@ -1,0 +1,74 @@
+"""A call whose answer is streamed, whatever its frames look like."""
+
+from typing import Protocol
+
+from starlette.types import Receive, Scope, Send
+
+from agentos.domain.errors import AgentOSError
+from agentos.domain.ports import ModelRequest
+from agentos.gateways.http.call import call_of
+from agentos.gateways.http.errors import as_our_error
+from agentos.gateways.http.server import connection_of
+from agentos.gateways.http.sse import StreamLimits
+from agentos.gateways.model_policy.calls import Caller, Completed, Pipeline
+from agentos.gateways.model_policy.openai.calls import ClientLeftError, WhileConnected
+from agentos.gateways.model_policy.openai.streaming import Outlet
+
+
+class Frames(Protocol):
+    """How an answer is spelled as events."""
+
+    def text(self, delta: str) -> bytes:
+        """Return the frames of a piece of text, and of what comes before the first."""
+        ...
+
+    def rest(self, done: Completed, correlation_id: str) -> bytes:
+        """Return everything behind the text, with the clean end."""
+        ...
+
+    def failure(self, error: AgentOSError, correlation_id: str) -> bytes:
+        """Return the frames that say why the answer broke off."""
+        ...
+
+
+class StreamedAnswer:
+    """One streamed answer: an ASGI application that makes the call while it sends.
+
+    An error before the first piece is raised, for an answer of its own.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        caller: Caller,
+        asked: ModelRequest,
+        frames: Frames,
+        limits: StreamLimits | None = None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._caller = caller
+        self._asked = asked
+        self._frames = frames
+        self._limits = limits or StreamLimits()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Make the call and send its answer as it comes; the call ends with the connection."""
+        outlet = Outlet(scope, send, self._limits)
+        frames = self._frames
+        correlation_id = call_of(scope).correlation_id
+
+        def take(delta: str) -> None:
+            outlet.push(frames.text(delta))
+
+        try:
+            with WhileConnected(connection_of(scope)) as connected:
+                outlet.on_full = connected.interrupt
+                done = await self._pipeline.chat(self._caller, self._asked, take)
+            await outlet.finish(frames.rest(done, correlation_id))
+        except ClientLeftError:
+            await outlet.abandon()
+        except Exception as exc:
+            if not outlet.has_begun:
+                raise
+            error = as_our_error(exc, correlation_id)
+            await outlet.finish(frames.failure(error, correlation_id))
