@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from agentos.gateways.http.health import Vitals, add_health
 from agentos.gateways.http.routing import Gate, guarded_app
+from agentos.gateways.model_policy.openai.routes import add_openai_routes
 from agentos.gateways.model_policy.parts import Parts
 
 SERVICE = "model-policy"
@@ -15,5 +16,6 @@ def create_app(
 ) -> FastAPI:
     """Return the routes of the model and policy gateway; without parts only to be documented."""
     app = guarded_app(TITLE, gate, parts)
+    add_openai_routes(app)
     add_health(app, vitals)
     return app

@@ -4,21 +4,15 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from agentos.gateways.http.call import call_of
-from agentos.gateways.http.server import connection_of
+from agentos.gateways.http.leaving import ClientLeftError, nobody, stopped_when_left
 from agentos.gateways.model_policy.openai.answers import OpenAIAnswer
-from agentos.gateways.model_policy.openai.calls import (
-    ClientLeftError,
-    WhileConnected,
-    begin,
-    nothing,
-    pipeline_of,
-    read_raw,
-)
+from agentos.gateways.model_policy.openai.calls import begin, read_raw
 from agentos.gateways.model_policy.openai.chat_answers import Chunks, completion
 from agentos.gateways.model_policy.openai.chat_bodies import ChatCompletionCreate
 from agentos.gateways.model_policy.openai.chat_requests import to_request
 from agentos.gateways.model_policy.openai.fields import parse_openai
 from agentos.gateways.model_policy.openai.streams import StreamedAnswer
+from agentos.gateways.model_policy.parts import pipeline_of
 
 
 async def create_chat_completion(request: Request) -> ASGIApp:
@@ -42,9 +36,9 @@ async def create_chat_completion(request: Request) -> ASGIApp:
         )
         return StreamedAnswer(pipeline, caller, asked, chunks)
     try:
-        with WhileConnected(connection_of(request.scope)):
+        with stopped_when_left(request.scope):
             done = await pipeline.chat(caller, asked)
     except ClientLeftError:
-        return nothing
+        return nobody
     correlation_id = call_of(request.scope).correlation_id
     return OpenAIAnswer(completion(done, correlation_id, body.parallel_tool_calls), done.outcome)

@@ -14,18 +14,12 @@ from starlette.types import ASGIApp
 
 from agentos.domain.ports import EmbedRequest
 from agentos.gateways.http.call import call_of
-from agentos.gateways.http.server import connection_of
+from agentos.gateways.http.leaving import ClientLeftError, nobody, stopped_when_left
 from agentos.gateways.model_policy.calls import Embedded
 from agentos.gateways.model_policy.openai.answers import OpenAIAnswer, own_member
-from agentos.gateways.model_policy.openai.calls import (
-    ClientLeftError,
-    WhileConnected,
-    begin,
-    nothing,
-    pipeline_of,
-    read_raw,
-)
+from agentos.gateways.model_policy.openai.calls import begin, read_raw
 from agentos.gateways.model_policy.openai.fields import OpenAIBody, by_form, parse_openai
+from agentos.gateways.model_policy.parts import pipeline_of
 
 MAX_TEXTS: Final = 2048
 TOKENS: Final = "must be text: token numbers belong to one model's vocabulary and are not taken"
@@ -62,10 +56,10 @@ async def create_embeddings(request: Request) -> ASGIApp:
     texts = (body.input,) if isinstance(body.input, str) else tuple(body.input)
     asked = EmbedRequest(request_id, body.model, texts, dimensions=body.dimensions)
     try:
-        with WhileConnected(connection_of(request.scope)):
+        with stopped_when_left(request.scope):
             done = await pipeline_of(request).embed(caller, asked)
     except ClientLeftError:
-        return nothing
+        return nobody
     correlation_id = call_of(request.scope).correlation_id
     as_base64 = body.encoding_format == "base64"
     return OpenAIAnswer(embedding_list(done, correlation_id, as_base64=as_base64), done.outcome)

@@ -1,6 +1,6 @@
 """Fields that the OpenAI-compatible bodies have in common, and how a misfit in one is located."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
@@ -13,8 +13,9 @@ M = TypeVar("M", bound="OpenAIBody")
 MAX_OUTPUT_TOKENS: Final = 1_000_000
 MAX_TOOLS: Final = 128
 MAX_SEED: Final = 2**63 - 1
-NEUTRAL: Final = (None, False, 0, "", [], {})
+NEUTRAL: Final[tuple[Any, ...]] = (None, False, 0, "", [], {})
 """What a field that we do not have may be sent as: it then asks for nothing."""
+FORMS: Final[Mapping[type[Any], str]] = {str: "text", list: "list", dict: "object"}
 
 
 class Part(BaseModel):
@@ -55,7 +56,7 @@ class OpenAIBody(Part):
 
 
 def _form(value: Any) -> str | None:
-    return {str: "text", list: "list", dict: "object"}.get(type(value))
+    return FORMS.get(type(value))
 
 
 def by_form(expected: str) -> Discriminator:

@@ -4,22 +4,16 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from agentos.gateways.http.call import call_of
-from agentos.gateways.http.server import connection_of
+from agentos.gateways.http.leaving import ClientLeftError, nobody, stopped_when_left
 from agentos.gateways.model_policy.openai.answers import OpenAIAnswer
-from agentos.gateways.model_policy.openai.calls import (
-    ClientLeftError,
-    WhileConnected,
-    begin,
-    nothing,
-    pipeline_of,
-    read_raw,
-)
+from agentos.gateways.model_policy.openai.calls import begin, read_raw
 from agentos.gateways.model_policy.openai.fields import parse_openai
 from agentos.gateways.model_policy.openai.responses_answers import ResponseObject
 from agentos.gateways.model_policy.openai.responses_bodies import ResponseCreate
 from agentos.gateways.model_policy.openai.responses_events import ResponseEvents
 from agentos.gateways.model_policy.openai.responses_requests import to_request
 from agentos.gateways.model_policy.openai.streams import StreamedAnswer
+from agentos.gateways.model_policy.parts import pipeline_of
 
 
 async def create_response(request: Request) -> ASGIApp:
@@ -38,9 +32,9 @@ async def create_response(request: Request) -> ASGIApp:
     if body.stream:
         return StreamedAnswer(pipeline, caller, asked, ResponseEvents(response))
     try:
-        with WhileConnected(connection_of(request.scope)):
+        with stopped_when_left(request.scope):
             done = await pipeline.chat(caller, asked)
     except ClientLeftError:
-        return nothing
+        return nobody
     correlation_id = call_of(request.scope).correlation_id
     return OpenAIAnswer(response.whole(done, correlation_id), done.outcome)

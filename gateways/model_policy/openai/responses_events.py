@@ -95,7 +95,7 @@ class ResponseEvents:
             + self._event("response.output_item.done", output_index=at, item=item)
         )
 
-    def _event(self, name: str, **members: Any) -> bytes:
+    def _event(self, name: str, /, **members: Any) -> bytes:
         event = {"type": name, "sequence_number": self._number, **members}
         self._number += 1
         return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(event, default=str))

@@ -5,6 +5,7 @@ from typing import Final
 from fastapi import FastAPI
 
 from agentos.gateways.http.routing import Described, Endpoint, add
+from agentos.gateways.http.schemas import Shape
 from agentos.gateways.model_policy.openai import shapes as s
 from agentos.gateways.model_policy.openai.calls import IDEMPOTENCY_KEY
 from agentos.gateways.model_policy.openai.chat_bodies import ChatCompletionCreate
@@ -25,7 +26,7 @@ def add_openai_routes(app: FastAPI) -> None:
         app.state.error_answers[path] = openai_error_answer
 
 
-def _described(summary: str, answer: type[s.Shape], body: type[OpenAIBody]) -> Described:
+def _described(summary: str, answer: type[Shape], body: type[OpenAIBody]) -> Described:
     return Described(
         summary,
         {200: answer},

@@ -1,18 +1,18 @@
 """A call whose answer is streamed, whatever its frames look like."""
 
+import asyncio
 from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from agentos.domain.errors import AgentOSError
+from agentos.domain.errors import AgentOSError, DependencyUnavailableError
 from agentos.domain.ports import ModelRequest
 from agentos.gateways.http.call import call_of
 from agentos.gateways.http.errors import as_our_error
-from agentos.gateways.http.server import connection_of
+from agentos.gateways.http.leaving import ClientLeftError, stopped_when_left
 from agentos.gateways.http.sse import StreamLimits
 from agentos.gateways.model_policy.calls import Caller, Completed, Pipeline
-from agentos.gateways.model_policy.openai.calls import ClientLeftError, WhileConnected
-from agentos.gateways.model_policy.openai.streaming import Outlet
+from agentos.gateways.model_policy.openai.outlet import Outlet
 
 
 class Frames(Protocol):
@@ -61,14 +61,18 @@ class StreamedAnswer:
             outlet.push(frames.text(delta))
 
         try:
-            with WhileConnected(connection_of(scope)) as connected:
-                outlet.on_full = connected.interrupt
+            with stopped_when_left(scope):
                 done = await self._pipeline.chat(self._caller, self._asked, take)
             await outlet.finish(frames.rest(done, correlation_id))
         except ClientLeftError:
             await outlet.abandon()
+        except asyncio.CancelledError:
+            if outlet.has_begun:
+                error = DependencyUnavailableError("the gateway stops", dependency="gateway")
+                await outlet.finish(frames.failure(error, correlation_id))
+            raise
         except Exception as exc:
             if not outlet.has_begun:
                 raise
-            error = as_our_error(exc, correlation_id)
-            await outlet.finish(frames.failure(error, correlation_id))
+            failure = frames.failure(as_our_error(exc, correlation_id), correlation_id)
+            await outlet.finish(failure)

@@ -1,11 +1,9 @@
 """The way out of one streamed answer: frames in, bytes to the client; bounded, never waiting."""
 
 import asyncio
-from collections.abc import Callable
 
 from starlette.types import Scope, Send
 
-from agentos.domain.errors import SlowConsumerError
 from agentos.gateways.http.call import call_of
 from agentos.gateways.http.server import connection_of
 from agentos.gateways.http.sse import HEADERS, KEEPALIVE, StreamLimits
@@ -15,7 +13,7 @@ class Outlet:
     """What waits for one client, and its writer, which begins with the first frame.
 
     So an error before it still has an answer of its own. A client that takes nothing for
-    `limits.write_timeout_s` is cut off; over `limits.max_bytes` waiting, `on_full` is called.
+    `limits.write_timeout_s`, or leaves over `limits.max_bytes` waiting, loses its connection.
     """
 
     def __init__(self, scope: Scope, send: Send, limits: StreamLimits) -> None:
@@ -25,13 +23,11 @@ class Outlet:
         self._connection = connection_of(scope)
         self._waiting: list[bytes] = []
         self._size = 0
-        self._is_full = False
         self._is_whole = False
         self._writer: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._sending_since = 0.0
         self._last_write = 0.0
-        self.on_full: Callable[[Exception], None] = lambda _: None
 
     @property
     def has_begun(self) -> bool:
@@ -39,14 +35,11 @@ class Outlet:
         return self._writer is not None
 
     def push(self, frame: bytes) -> None:
-        """Take a frame; never waits. Behind `on_full` nothing is taken any more."""
-        if self._is_full or self._is_whole:
-            return
-        if self._size + len(frame) > self._limits.max_bytes:
-            self._is_full = True
-            self.on_full(SlowConsumerError("the stream was read too slowly", retryable=False))
-            return
-        self._add(frame)
+        """Take a frame; never waits."""
+        if self._size + len(frame) <= self._limits.max_bytes:
+            self._add(frame)
+        else:
+            self._connection.abort()
 
     async def finish(self, last: bytes) -> None:
         """Send the last frames behind what waits; returns when all is sent."""
