@@ -24,6 +24,7 @@ from agentos.domain.ports import (
 from agentos.domain.run.events import (
     CallInAnswer,
     ErrorInfo,
+    OfferedTool,
     Output,
     StepCompleted,
     StepStarted,
@@ -43,6 +44,13 @@ class Plan:
     tools: dict[str, ToolSpec]
     max_steps: int
     timeout_ms: int
+
+    def offered(self) -> list[OfferedTool]:
+        """Return what the log keeps of the tools: all that a decision looks at."""
+        return [
+            OfferedTool(tool_id=name, timeout_ms=spec.timeout_ms)
+            for name, spec in self.tools.items()
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,20 @@ class AnswerMessage(Part):
     tool_calls: list[CallInAnswer] = Field(default_factory=list)
 
 
+class ForkedFrom(Part):
+    """Whose past a run begins with: the run, and the step from which on it is its own."""
+
+    run_id: str
+    from_step: int
+
+
+class OfferedTool(Part):
+    """A tool that an attempt may call, and how long a call of it may take."""
+
+    tool_id: str
+    timeout_ms: int
+
+
 class RunCreated(Payload):
     """The run was accepted; this append is the race's judge for its idempotency key."""
 
@@ -106,15 +120,21 @@ class RunCreated(Payload):
     idempotency_key: str | None = None
     correlation_id: str | None = Field(default=None, exclude_if=is_none)
     scopes: list[str] | None = Field(default=None, exclude_if=is_none)
+    fork: ForkedFrom | None = Field(default=None, exclude_if=is_none)
 
 
 class RunStarted(Payload):
-    """An executor took the run: the fence against every earlier one."""
+    """An executor took the run: the fence against every earlier one.
+
+    `tools` are those that this attempt's decisions know: what else they rest on is in the log
+    (decision 017). Logs of before have none.
+    """
 
     TYPE: ClassVar = "agentos.run.started"
     status: Literal["running"] = "running"
     worker_id: str
     attempt: int
+    tools: list[OfferedTool] | None = Field(default=None, exclude_if=is_none)
 
 
 class StepStarted(Payload):

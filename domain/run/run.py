@@ -5,7 +5,7 @@ same commit sees it, and `collect` hands out what is to be written. Whoever fail
 throws the object away and folds the log again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -20,6 +20,7 @@ from agentos.domain.run.events import (
     InputSummary,
     ModelCompleted,
     ModelRequested,
+    OfferedTool,
     Output,
     RunCanceled,
     RunCancelRequested,
@@ -37,6 +38,14 @@ from agentos.domain.subjects import StreamRef
 from agentos.domain.times import rfc3339
 
 FINAL: Final = frozenset({"completed", "failed", "canceled"})
+STEP_FACTS: Final = (
+    StepStarted,
+    StepCompleted,
+    ModelRequested,
+    ModelCompleted,
+    ToolCallRequested,
+    ToolCallCompleted,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +252,24 @@ class Run(Aggregate):
         self.agent_id = agent_id
         self.stage(at, created)
 
-    def start(self, worker_id: str, at: Moment) -> None:
+    def adopt(self, past: Sequence[tuple[str, Payload]], at: Moment) -> None:
+        """Take over another run's past: whole steps, each fact with its step's id.
+
+        Raises `InvalidStateTransitionError` for a fact that is no step's, or a step without
+        its end.
+        """
+        if past and self.created.fork is None:
+            raise InvalidStateTransitionError("only a fork begins with a past", status=self.status)
+        for step_id, payload in past:
+            if not isinstance(payload, STEP_FACTS):
+                raise InvalidStateTransitionError("no fact of a step", status=self.status)
+            self.stage(at, payload, step_id=step_id)
+        if self.open_model or self.open_tools:
+            raise InvalidStateTransitionError("a step of the past has no end", status=self.status)
+
+    def start(self, worker_id: str, at: Moment, tools: list[OfferedTool] | None = None) -> None:
         """Take the run: the fence against every earlier lease holder."""
-        self.stage(at, RunStarted(worker_id=worker_id, attempt=self.attempt + 1))
+        self.stage(at, RunStarted(worker_id=worker_id, attempt=self.attempt + 1, tools=tools))
 
     def begin_model(self, model_ref: str, messages: int, has_tools: bool, at: Moment) -> None:
         """Write down the intent of a model call."""

@@ -138,7 +138,7 @@ class Execution:
         """
 
         def start(run: Run, at: Moment) -> None:
-            run.start(self._bench.worker_id, at)
+            run.start(self._bench.worker_id, at, self._plan.offered())
 
         work = await self._write(start)
         self._attempt = self._run.attempt

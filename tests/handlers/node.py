@@ -93,6 +93,7 @@ class Node:
         self.signals = MemorySignals()
         self.clock = VirtualClock()
         self.new_id = Ids()
+        self.definition: Definition | None = None  # of every agent, where an executor has one
         self._owned: list[asyncio.Task[None]] = []
 
     async def tenant(self, tenant_id: str = "tnt_a", **runs: Any) -> Tenant:

@@ -21,12 +21,15 @@ from agentos.domain.ports import (
     Usage,
     WorkItem,
 )
+from agentos.domain.run.run import run_ref
 from agentos.domain.subjects import StreamRef
 from agentos.handlers.crash import CrashPoint, never
 from agentos.handlers.executor.calls import Outside
 from agentos.handlers.executor.deltas import Deltas
 from agentos.handlers.executor.execution import Bench
 from agentos.handlers.executor.worker import Worker
+from agentos.infra.memory.log import MemoryLog
+from tests.domain.replay.given import assert_replays
 from tests.handlers.node import Node
 
 
@@ -232,10 +235,12 @@ class Executor:
         self.node, self.models, self.tools = node, models, tools
         self.line = Line(node)
 
+        definition = node.definition = Definition(
+            name="A", model_ref="fake/m", tools=tuple(tools.tools), instructions=instructions
+        )
+
         async def definitions(run: StreamRef, agent_id: str, version: str) -> Definition:
-            return Definition(
-                name="A", model_ref="fake/m", tools=tuple(tools.tools), instructions=instructions
-            )
+            return definition
 
         self.bench = Bench(
             worker_id=name,
@@ -266,9 +271,13 @@ async def until(done: Callable[[], Awaitable[bool]], seconds: float = 60) -> flo
 
 
 async def until_final(node: Node, run_id: str, seconds: float = 60) -> float:
-    """Wait until a run has ended."""
+    """Wait until a run has ended; whatever happened, its log replays to the same bytes."""
 
     async def ended() -> bool:
         return (await node.run(run_id)).is_final
 
-    return await until(ended, seconds)
+    took = await until(ended, seconds)
+    if node.definition is not None:
+        records = await MemoryLog.read(node.log, run_ref("tnt_a", run_id))
+        assert_replays(records, node.definition)
+    return took
