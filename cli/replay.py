@@ -1,4 +1,4 @@
-"""`agentos replay`: make what follows from the log anew."""
+"""`agentos replay`: decide what was recorded again, and make what follows from the log anew."""
 
 import asyncio
 import sys
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from agentos.cli import replay_run
 from agentos.cli.options import AsJson, DataDir, node_settings
 from agentos.cli.pasteable import pasteable
 from agentos.domain.errors import DependencyUnavailableError
@@ -27,12 +28,15 @@ FAILED, USAGE, UNREACHABLE = 1, 2, 3
 PLAIN_EVERY_S = 2.0
 CONNECT_TIMEOUT_S = 10.0
 
-app = typer.Typer(help="Make what follows from the log anew.", no_args_is_help=True)
+HELP = "Decide recorded runs again, and make what follows from the log anew."
+app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False)
+for group in (replay_run,):
+    group.register(app)
 
 
 @app.callback()
 def replay() -> None:
-    """Make what follows from the log anew."""
+    """Decide recorded runs again, and make what follows from the log anew."""
 
 
 @app.command("rebuild")

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentos.domain.admission.balanced import Balanced
 from agentos.domain.admission.events import QuotaBalanced
-from agentos.domain.aggregate import read_events
+from agentos.domain.aggregate import Aggregate, read_events
 from agentos.domain.auth import SYSTEM_PRINCIPAL
 from agentos.domain.envelope import Event
 from agentos.domain.errors import NotFoundError
@@ -37,8 +37,7 @@ def as_of(ref: StreamRef, records: Sequence[Recorded], until: Until) -> dict[str
     Raises `NotFoundError` where there was nothing yet (or what there was is purged).
     """
     aggregate = empty(ref)
-    if records and isinstance(aggregate, Balanced) and QuotaBalanced.TYPE in records[0].types:
-        aggregate.sequence = records[0].first_sequence - 1
+    known_from = _begin(aggregate, records)
     worker: str | None = None
     last: Event | None = None
     for event in _events(records, aggregate.PAYLOADS):
@@ -48,7 +47,7 @@ def as_of(ref: StreamRef, records: Sequence[Recorded], until: Until) -> dict[str
         last = event
         if isinstance(event.payload, RunStarted):
             worker = event.payload.worker_id
-    if last is None:
+    if last is None or last.sequence < known_from:
         raise NotFoundError(f"there is no such {ref.kind} at that point of the log")
     return {
         "at": rfc3339(until.time_ms if until.time_ms is not None else last.time),
@@ -56,6 +55,20 @@ def as_of(ref: StreamRef, records: Sequence[Recorded], until: Until) -> dict[str
         "state": state_of(aggregate),
         "changed_by": changed_by(last, worker),
     }
+
+
+def _begin(aggregate: Aggregate, records: Sequence[Recorded]) -> int:
+    """Stand before the first record; return the sequence from which on the state is whole.
+
+    What lies before a balance event may be purged.
+    """
+    if not records or records[0].first_sequence == 1 or not isinstance(aggregate, Balanced):
+        return 1
+    first = records[0]
+    if QuotaBalanced.TYPE not in first.types:
+        raise NotFoundError("the log does not have the beginning of this quota any more")
+    aggregate.sequence = first.first_sequence - 1
+    return first.first_sequence + first.types.index(QuotaBalanced.TYPE)
 
 
 def _events(records: Iterable[Recorded], payloads: Any) -> Iterable[Event]:

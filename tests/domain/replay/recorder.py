@@ -28,7 +28,12 @@ SPECS = {
 
 
 class Recorder:
-    """One run as it is recorded. Every method is one commit; time goes on by `ms` before it."""
+    """One run as it is recorded. Every method is one commit; time goes on by `ms` before it.
+
+    `says_nothing_of_tools` makes it write as before decision 017.
+    """
+
+    says_nothing_of_tools = False
 
     def __init__(
         self,
@@ -36,12 +41,11 @@ class Recorder:
         *,
         definition: Definition = DEFINITION,
         run_id: str = "run_1",
-        says_tools: bool = True,
         fork: ForkedFrom | None = None,
         past: Sequence[tuple[str, Payload]] = (),
         **options: Any,
     ) -> None:
-        self.definition, self.says_tools = definition, says_tools
+        self.definition = definition
         self.now, self.ids, self.position = T0, Ids(), 0
         self.records: list[Recorded] = []
         self.run = Run(run_ref("tnt_a", run_id))
@@ -64,7 +68,7 @@ class Recorder:
     ) -> "Recorder":
         """Take the run, with those tools."""
         self.plan = make_plan(self.run, self.definition, specs)
-        tools = self.plan.offered() if self.says_tools else None
+        tools = None if self.says_nothing_of_tools else self.plan.offered()
         return self._decide(lambda at: self.run.start(worker, at, tools), ms)
 
     def model(

@@ -35,9 +35,7 @@ def test_every_kind_of_run_replays_equal(kind: str) -> None:
 def test_a_log_of_before_the_tools_were_recorded_replays_and_says_so(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Recorder.__init__, "__kwdefaults__", {
-        **Recorder.__init__.__kwdefaults__, "says_tools": False
-    })  # fmt: skip
+    monkeypatch.setattr(Recorder, "says_nothing_of_tools", True)
     made = kinds_of_runs()[kind]
     found = replayed(made.records, made.definition)
     assert found.equal, found
