@@ -1,7 +1,7 @@
 """Whether a value is a JSON Schema at all: its keywords have the forms that they must have.
 
-A check of structure, after the metaschemas of draft 7 and 2020-12: what both refuse is refused,
-what one takes is taken. Whether a backend knows every keyword is the backend's to say.
+A check of structure: what the metaschema of draft 2020-12 takes is taken, and a list of `items`
+as older drafts have it. Whether a backend knows every keyword is the backend's to say.
 """
 
 from collections.abc import Callable, Mapping
@@ -112,7 +112,7 @@ _NUMBER: Final = _is((int, float), "a number")
 _FLAG: Final = _is(bool, "true or false")
 _LIST: Final = _is(list, "a list")
 _GROUPS: Final[Mapping[Callable[[Any, Loc], None], str]] = {
-    check_schema: "additionalProperties additionalItems contains else if not propertyNames then "
+    check_schema: "additionalProperties contains else if not propertyNames then "
     "unevaluatedItems unevaluatedProperties contentSchema",
     _schemas: "allOf anyOf oneOf prefixItems",
     _named_schemas: "properties patternProperties $defs definitions dependentSchemas",

@@ -1,7 +1,7 @@
 """A call whose answer is streamed, whatever its frames look like."""
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
 from starlette.types import Receive, Scope, Send
 
@@ -13,6 +13,8 @@ from agentos.gateways.http.leaving import ClientLeftError, stopped_when_left
 from agentos.gateways.http.sse import StreamLimits
 from agentos.gateways.model_policy.calls import Caller, Completed, Pipeline
 from agentos.gateways.model_policy.openai.outlet import Outlet
+
+LIMITS: Final = StreamLimits()
 
 
 class Frames(Protocol):
@@ -43,17 +45,15 @@ class StreamedAnswer:
         caller: Caller,
         asked: ModelRequest,
         frames: Frames,
-        limits: StreamLimits | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._caller = caller
         self._asked = asked
         self._frames = frames
-        self._limits = limits or StreamLimits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Make the call and send its answer as it comes; the call ends with the connection."""
-        outlet = Outlet(scope, send, self._limits)
+        outlet = Outlet(scope, send, LIMITS)
         frames = self._frames
         correlation_id = call_of(scope).correlation_id
 
