@@ -145,6 +145,7 @@ class Described:
     body_required: bool = True
     errors: Sequence[int] = ()
     error_model: type[BaseModel] = ErrorBody
+    may_stream: bool = False
     tag: str = "runs"
 
 
@@ -184,6 +185,8 @@ def _responses(about: Described) -> dict[int | str, dict[str, Any]]:
             found[status] = {"description": "done", **({"content": content} if content else {})}
         else:
             found[status] = {"description": "done", "model": answer}
+    if about.may_stream:
+        found[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
     for status in about.errors:
         found[status] = {"description": "see the error's code", "model": about.error_model}
     return found

@@ -191,5 +191,6 @@ class ChatCompletionCreate(OpenAIBody):
     presence_penalty: Unsupported
     functions: Unsupported
     function_call: Unsupported
+    modalities: list[Literal["text"]] | None = None
     audio: Unsupported
     web_search_options: Unsupported

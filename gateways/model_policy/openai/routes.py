@@ -34,6 +34,7 @@ def _described(summary: str, answer: type[Shape], body: type[OpenAIBody]) -> Des
         body,
         errors=ERRORS,
         error_model=s.OpenAIErrorBody,
+        may_stream=body is not EmbeddingsCreate,
         tag="openai",
     )
 
