@@ -49,6 +49,7 @@ def examine(settings: Settings) -> Iterator[dict[str, Any]]:
         "binaries": lambda: preflight.binaries(settings),
         "data directory": lambda: preflight.data_directory(settings),
         "disk": lambda: preflight.disk(settings),
+        "peers": lambda: preflight.peers(settings),
         "ports": lambda: "held by this node" if up else preflight.ports(settings, own),
         "account": _account,
         "leftovers": lambda: "the node is up" if up else _leftovers(own),

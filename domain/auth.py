@@ -57,7 +57,10 @@ class PolicyContext(BaseModel):
 
 
 class AuthContext(BaseModel):
-    """The verified caller of one request: exactly one tenant, one principal, its scopes."""
+    """The verified caller of one request: exactly one tenant, one principal, its scopes.
+
+    `stack_id` is the peer that the call came through, `None` for a caller of this node's own.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -67,6 +70,7 @@ class AuthContext(BaseModel):
     roles: tuple[str, ...] = ()
     session: dict[str, Any] | None = None
     policy_context: PolicyContext = PolicyContext()
+    stack_id: str | None = Field(default=None, exclude_if=lambda v: v is None)
 
 
 SYSTEM_PRINCIPAL: Final = Principal(principal_id="svc_agentos", principal_type="service")

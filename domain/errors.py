@@ -152,6 +152,18 @@ class ProviderError(AgentOSError):
     code = "provider_error"
 
 
+class ForwardFailedError(AgentOSError):
+    """A peer did not take a run: it cannot be reached, or refuses this node; `details.stack_id`."""
+
+    code = "forward_failed"
+
+
+class EventsProxyFailedError(AgentOSError):
+    """A remote run's events cannot be had, neither from its peer nor from a copy."""
+
+    code = "events_proxy_failed"
+
+
 class DependencyUnavailableError(AgentOSError):
     """NATS, PostgreSQL, a model backend or a peer cannot be reached; `details.dependency`."""
 
@@ -236,6 +248,8 @@ BY_CODE: Mapping[str, type[AgentOSError]] = {
         RateLimitedError,
         QuotaExceededError,
         ProviderError,
+        ForwardFailedError,
+        EventsProxyFailedError,
         DependencyUnavailableError,
         TimedOutError,
         SlowConsumerError,

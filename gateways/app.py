@@ -7,7 +7,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from socket import socket
@@ -21,6 +21,11 @@ from starlette.types import ASGIApp
 from agentos.domain.ports import CommandBus, EventLog, NewId, Signals
 from agentos.domain.subjects import heartbeat
 from agentos.federation import app as federation
+from agentos.federation.door import Federation
+from agentos.federation.ingest import MAX_BODY_BYTES as INGEST_BYTES
+from agentos.federation.ingest import PATH as INGEST_PATH
+from agentos.federation.parts import LocalNode, Peering
+from agentos.federation.parts import Ports as FederationPorts
 from agentos.gateways.http.denials import Denials
 from agentos.gateways.http.followed import Followed
 from agentos.gateways.http.health import Vitals
@@ -40,14 +45,19 @@ from agentos.gateways.model_policy import app as model_policy
 from agentos.gateways.model_policy.parts import Parts as ModelParts
 from agentos.gateways.orchestrator import app as orchestrator
 from agentos.gateways.orchestrator.parts import Parts, PostgresReadModels, ReadModels
+from agentos.gateways.orchestrator.routes import add_peer_routes
+from agentos.gateways.orchestrator.run_events import stream_run_events
+from agentos.gateways.orchestrator.runs import cancel_run
 from agentos.infra.clock import SystemIds
+from agentos.infra.federation.tls import door_context
 from agentos.infra.jetstream.bus import NatsCommandBus
 from agentos.infra.jetstream.connection import Connection, bounded_close
 from agentos.infra.jetstream.key_usage import JetStreamKeyUsage
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.signals import NatsSignals
 from agentos.infra.oidc import OidcKeys
-from agentos.projections.queries import make_pool
+from agentos.projections.queries import Pool, make_pool
+from agentos.projections.remote_runs.queries import copies_by_peer
 
 if TYPE_CHECKING:
     from agentos.infra.settings import Settings
@@ -74,7 +84,19 @@ class Ports:
     accounts: Accounts
     new_id: NewId
     key_usage: KeyUsage | None = None
+    peering: Peering | None = None
     background: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
+
+
+class PostgresCopies:
+    """What the read model says of the copies of remote runs."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def by_peer(self) -> Sequence[Mapping[str, Any]]:
+        """Return a row for each stack; `DependencyUnavailableError`."""
+        return await copies_by_peer(self._pool)
 
 
 class Gateway:
@@ -103,14 +125,39 @@ class Gateway:
         self.metrics.registry.register(self.node_metrics)
         self._denials = Denials(ports.bus)
         self._gate = Gate(ports.identity, ports.accounts, self.metrics, self._denials)
+        self._federation = None if ports.peering is None else self._federate(ports.peering)
         probes = {"nats": ports.log.head, "postgres": ports.reads.ping}
         self._readiness = NodeReadiness(probes, self.heartbeats, NEEDED)
         self._cancel_s = cancel_s
 
-    def orchestrator(self) -> ASGIApp:
-        """Return the orchestrator's door."""
+    def _federate(self, peering: Peering) -> Federation:
+        """Return what this process does with its peers; identities that they vouch for count."""
         ports = self._ports
-        parts = Parts(
+        federated = Federation(
+            FederationPorts(
+                peering=peering,
+                local=LocalNode(
+                    peering.local,
+                    max_concurrent_runs=peering.max_concurrent_runs,
+                    active_runs=lambda: int(self.node_metrics.total("agentos_runs_active")),
+                ),
+                bus=ports.bus,
+                log=ports.log,
+                streams=self.streams,
+                new_id=ports.new_id,
+                local_events=stream_run_events,
+                local_cancel=cancel_run,
+                on_failure=self.metrics.forward_failed,
+            )
+        )
+        self._gate.peers = federated.gate
+        if isinstance(ports.identity, LocalIdentity):
+            ports.identity.trust(federated.tokens)
+        return federated
+
+    def _run_parts(self) -> Parts:
+        ports = self._ports
+        return Parts(
             bus=ports.bus,
             log=ports.log,
             signals=ports.signals,
@@ -120,9 +167,13 @@ class Gateway:
             cancel_s=self._cancel_s,
             key_usage=ports.key_usage,
         )
+
+    def orchestrator(self) -> ASGIApp:
+        """Return the orchestrator's door."""
         service = orchestrator.SERVICE
         return self._door(
-            service, orchestrator.create_app(self._gate, self._vitals(service), parts)
+            service,
+            orchestrator.create_app(self._gate, self._vitals(service), self._run_parts()),
         )
 
     def model_policy(self) -> ASGIApp:
@@ -137,7 +188,11 @@ class Gateway:
     def federation(self) -> ASGIApp:
         """Return the federation gateway's door."""
         service = federation.SERVICE
-        return self._door(service, federation.create_app(self._gate, self._vitals(service)))
+        app = federation.create_app(
+            self._gate, self._vitals(service), self._federation, self._run_parts()
+        )
+        add_peer_routes(app)
+        return self._door(service, app, {INGEST_PATH: INGEST_BYTES})
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """Return what has to run for as long as the doors are open."""
@@ -154,19 +209,22 @@ class Gateway:
         ]
         if ports.key_usage is not None:
             parts.append(KeyUses(ports.accounts, ports.key_usage).run())
+        if self._federation is not None:
+            parts += self._federation.work()
         return [*parts, *(part() for part in ports.background)]
 
     def _vitals(self, service: str) -> Vitals:
         checks = self._readiness.checks
         return Vitals(service, self._version, checks, self._metrics_require_auth)
 
-    def _door(self, service: str, app: FastAPI) -> ASGIApp:
+    def _door(self, service: str, app: FastAPI, larger: Mapping[str, int] | None = None) -> ASGIApp:
         return Doorway(
             app,
             service=service,
             new_id=self._ports.new_id,
             metrics=self.metrics,
             max_body_bytes=self._max_body_bytes,
+            larger=larger,
         )
 
     async def _beat(self) -> None:
@@ -188,8 +246,14 @@ def documented_doors() -> dict[str, FastAPI]:
     return {
         "orchestrator": orchestrator.create_app(),
         "model-policy": model_policy.create_app(),
-        "federation": federation.create_app(),
+        "federation": _documented_federation(),
     }
+
+
+def _documented_federation() -> FastAPI:
+    app = federation.create_app()
+    add_peer_routes(app)
+    return app
 
 
 def main(settings: "Settings") -> None:
@@ -234,6 +298,7 @@ async def serve(settings: "Settings") -> None:
         key_usage=JetStreamKeyUsage(connection),
         background=(oidc_keys.run,) if settings.oidc_issuer else (),
         new_id=SystemIds(),
+        peering=federation.make_peering(settings, PostgresCopies(pool)),
     )
     gateway = Gateway(
         ports,
@@ -245,7 +310,8 @@ async def serve(settings: "Settings") -> None:
     await pool.open()
     log.info("gateway serves on %s", settings.endpoints)
     try:
-        await run_doors(gateway, [make_server(door) for door in doors], sockets, stop)
+        servers = [*map(make_server, doors[:2]), make_server(doors[2], door_context(settings))]
+        await run_doors(gateway, servers, sockets, stop)
     finally:
         opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)

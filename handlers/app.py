@@ -15,7 +15,7 @@ from agentos.domain.run.idempotency import EPOCH_MS
 from agentos.domain.subjects import StreamRef, heartbeat, metrics
 from agentos.handlers.admission import AdmissionDesks
 from agentos.handlers.audit import record_denials_for_ever
-from agentos.handlers.crash import crash_at, never
+from agentos.handlers.crash import never
 from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
 from agentos.handlers.ledgers import LedgerDesks
@@ -25,6 +25,7 @@ from agentos.handlers.subscribers import AccountsKeeper
 from agentos.handlers.sweep import load_unfinished, sweep_for_ever
 from agentos.handlers.watch import LogWatch
 from agentos.infra.clock import SystemClock, SystemIds
+from agentos.infra.crash import crash_at
 from agentos.infra.jetstream.accounts import ReloadedAccounts
 from agentos.infra.jetstream.connection import connect
 from agentos.infra.jetstream.log import JetStreamLog

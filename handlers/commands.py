@@ -6,8 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentos.domain.agent.agent import Definition
 from agentos.domain.auth import Principal
+from agentos.domain.federation.peer import PeerEntry, StackId
 from agentos.domain.ids import FREE_ID_PATTERN, NAMED_ID_PATTERN
 from agentos.domain.key.key import KeyKind
+from agentos.domain.run.events import ErrorInfo
 from agentos.domain.run.request import RunRequest
 from agentos.domain.tenant.tenant import Profile
 
@@ -158,3 +160,76 @@ class RevokeKey(OfTenant):
     """Let a key identify nobody."""
 
     key_id: KeyId
+
+
+ForwardId = Annotated[str, Field(pattern=r"^fwd_[A-Za-z0-9_-]{1,100}$")]
+
+
+class RequestForward(Command):
+    """Write that a run is about to be started at a peer."""
+
+    agent_id: AgentId
+    request: RunRequest
+    stack_id: StackId
+    selector: dict[str, Any]
+
+
+class AcceptForward(Command):
+    """Write what a peer answered: it has the run."""
+
+    forward_id: ForwardId
+    remote_run_id: RunId
+    remote_events_url: str = Field(max_length=2048)
+    status: str = Field(max_length=64)
+    created_at: str | None = Field(default=None, max_length=64)
+
+
+class FailForward(Command):
+    """Write that a peer did not take a run."""
+
+    forward_id: ForwardId
+    error: ErrorInfo
+
+
+class CopyEvents(Command):
+    """Continue the copy of a remote run, or say up to which event it cannot be continued.
+
+    `filled_by` and `cut_ms` say that the events were missed in a cut and fetched behind it.
+    """
+
+    run_id: RunId
+    lines: tuple[str, ...] = Field(default=(), max_length=10_000)
+    filled_by: Literal["peer", "push"] | None = None
+    cut_ms: int = Field(default=0, ge=0)
+    missing_to: int | None = Field(default=None, ge=1)
+    reason: Literal["skipped", "expired", "refused"] = "skipped"
+
+
+class IngestEvents(Command):
+    """Keep what a peer pushed of one run; `lines` are whole envelopes of it."""
+
+    source_stack_id: StackId
+    run_id: RunId | None = None
+    lines: tuple[str, ...] = Field(max_length=10_000)
+
+
+class NotePeer(Command):
+    """Write that a peer answers, or no longer does."""
+
+    stack_id: StackId
+    state: Literal["live", "lost"]
+    protocol: str = Field(default="", max_length=64)
+    build: str = Field(default="", max_length=256)
+    reason: str = Field(default="", max_length=256)
+
+
+class AddPeer(Command):
+    """Make a peer known."""
+
+    entry: PeerEntry
+
+
+class RemovePeer(Command):
+    """Forget a peer that was added."""
+
+    stack_id: StackId

@@ -1,7 +1,5 @@
 """Named points in the code where a test may kill this process; nothing happens otherwise."""
 
-import os
-import signal
 from collections.abc import Callable
 
 CrashPoint = Callable[[str], None]
@@ -9,20 +7,3 @@ CrashPoint = Callable[[str], None]
 
 def never(name: str) -> None:
     """Pass every point: what a node does outside of tests."""
-
-
-def crash_at(point: str) -> CrashPoint:
-    """Return a function that kills this very process when it comes to `point`.
-
-    `point` may end in `:<n>`: then it is the nth time it comes there.
-    """
-    wanted, _, times = point.partition(":")
-    left = [int(times or 1)]
-
-    def come_to(name: str) -> None:
-        if name == wanted:
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    return come_to

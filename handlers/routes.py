@@ -4,19 +4,27 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from agentos.domain.auth import AuthContext
-from agentos.handlers import agents, audit, keys, quotas, runs, tenants
+from agentos.handlers import agents, audit, federation, keys, quotas, runs, tenants
 from agentos.handlers.commands import (
+    AcceptForward,
+    AddPeer,
     CancelRun,
     Command,
+    CopyEvents,
     CreateRun,
     CreateTenant,
     DeleteTenant,
     DeprecateAgent,
     DisableTenant,
     EnableTenant,
+    FailForward,
+    IngestEvents,
     IssueKey,
     NoteDenials,
+    NotePeer,
     RegisterAgent,
+    RemovePeer,
+    RequestForward,
     ReserveQuota,
     RevokeKey,
     RotateKey,
@@ -45,6 +53,14 @@ ROUTES: Final[dict[str, tuple[type[Command], Handler]]] = {
     "key.rotate": (RotateKey, keys.rotate_key),
     "key.revoke": (RevokeKey, keys.revoke_key),
     "audit.denials": (NoteDenials, audit.note_denials),
+    "forward.request": (RequestForward, federation.request_forward),
+    "forward.accept": (AcceptForward, federation.accept_forward),
+    "forward.fail": (FailForward, federation.fail_forward),
+    "remote.copy": (CopyEvents, federation.copy_events),
+    "events.ingest": (IngestEvents, federation.ingest_events),
+    "peer.note": (NotePeer, federation.note_peer),
+    "peer.add": (AddPeer, federation.add_peer),
+    "peer.remove": (RemovePeer, federation.remove_peer),
 }
 
 

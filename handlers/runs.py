@@ -61,7 +61,13 @@ async def _create_keyed(
     at: Moment,
 ) -> dict[str, Any]:
     principal = auth.principal.principal_id
-    key = RunKey(auth.tenant_id, principal, command.agent_id, created.idempotency_key or "")
+    key = RunKey(
+        auth.tenant_id,
+        principal,
+        command.agent_id,
+        created.idempotency_key or "",
+        created.origin_stack_id,
+    )
     for generation in range(GENERATIONS):
         slot = await _reserve_keyed(parts, tenant, key, generation)
         if slot.may_be_older and (prior := await _prior(parts, key, slot)) is not None:
@@ -139,6 +145,7 @@ def _created(auth: AuthContext, command: CreateRun, version: str) -> RunCreated:
         idempotency_key=request.idempotency_key,
         correlation_id=command.correlation_id,
         scopes=sorted(auth.scopes),
+        origin_stack_id=auth.stack_id,
     )
 
 

@@ -97,6 +97,10 @@ class Settings:
     fed_cert: Path | None = _variable("path", "", "certificate that is shown to peers")
     fed_key: Path | None = _variable("path", "", "key of that certificate")
     fed_require_mtls: bool = _variable("flag", "0", "peers must show a client certificate")
+    fed_forward_max_attempts: int = _variable("count", "3", "how often a peer is asked for a run")
+    fed_forward_base_backoff_ms: int = _variable(
+        "count", "250", "the first pause between those attempts; each next one is twice as long"
+    )
     durability: Durability = _variable(
         "text",
         "power",
@@ -156,7 +160,11 @@ class Settings:
         wildcard = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
         host = wildcard.get(self.host, self.host)
         shown = f"[{host}]" if ":" in host else host
-        return {name: f"http://{shown}:{port}" for name, port in self.ports.items()}
+        tls = {"federation"} if self.fed_cert else set[str]()
+        return {
+            name: f"{'https' if name in tls else 'http'}://{shown}:{port}"
+            for name, port in self.ports.items()
+        }
 
     def runtime(self) -> "Runtime":
         """Return what a process of the node connects with: set, or written by the node at start.

@@ -5,6 +5,7 @@ from typing import Final
 
 from agentos.projections.agents.projector import AgentsProjector
 from agentos.projections.projector import Projector
+from agentos.projections.remote_runs.projector import RemoteRunsProjector
 from agentos.projections.run_steps.projector import RunStepsProjector
 from agentos.projections.runs.projector import RunsProjector
 
@@ -12,6 +13,7 @@ PROJECTIONS: Final[dict[str, Callable[[], Projector]]] = {
     "runs": RunsProjector,
     "run_steps": RunStepsProjector,
     "agents": AgentsProjector,
+    "remote_runs": RemoteRunsProjector,
 }
 
 

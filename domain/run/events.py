@@ -121,6 +121,7 @@ class RunCreated(Payload):
     correlation_id: str | None = Field(default=None, exclude_if=is_none)
     scopes: list[str] | None = Field(default=None, exclude_if=is_none)
     fork: ForkedFrom | None = Field(default=None, exclude_if=is_none)
+    origin_stack_id: str | None = Field(default=None, exclude_if=is_none)
 
 
 class RunStarted(Payload):

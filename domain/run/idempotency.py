@@ -16,17 +16,22 @@ EPOCH_MS: Final = 30 * 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """The scope of an idempotency key: tenant + principal + agent."""
+    """The scope of an idempotency key: tenant + principal + agent.
+
+    A principal of a peer's is another than one of this node's with the same name.
+    """
 
     tenant_id: str
     principal_id: str
     agent_id: str
     key: str
+    stack_id: str | None = None
 
     def run_id(self, time_ms: int, generation: int = 0, epochs_ago: int = 0) -> str:
         """Return the run that the key names in the epoch of `time_ms`."""
         epoch = time_ms // EPOCH_MS - epochs_ago
-        parts = (self.tenant_id, self.principal_id, self.agent_id, self.key)
+        origin = () if self.stack_id is None else (self.stack_id,)
+        parts = (self.tenant_id, self.principal_id, self.agent_id, self.key, *origin)
         return derived_id("run", *parts, str(epoch), str(generation))
 
 

@@ -31,6 +31,19 @@ SCOPES: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/v1/chat/completions"): "models:invoke",
     ("POST", "/v1/embeddings"): "models:invoke",
     ("POST", "/v1/responses"): "models:invoke",
+    ("GET", "/v1/federation/jwks.json"): OPEN,
+    ("GET", "/v1/federation/peer"): "runs:forward|runs:read|federation:peer",
+    ("GET", "/v1/federation/peer/capabilities"): "runs:forward|runs:read|federation:peer",
+    ("GET", "/v1/peer/info"): "runs:forward|runs:read|federation:peer",
+    ("GET", "/v1/peer/capabilities"): "runs:forward|runs:read|federation:peer",
+    ("GET", "/v1/federation/peers"): "platform:admin",
+    ("PUT", "/v1/federation/peers/{stack_id}"): "platform:admin",
+    ("DELETE", "/v1/federation/peers/{stack_id}"): "platform:admin",
+    ("POST", "/v1/federation/runs:forward"): "runs:forward|runs:create",
+    ("GET", "/v1/federation/runs/{run_id}/events"): "runs:read",
+    ("POST", "/v1/federation/runs/{run_id}:cancel"): "runs:cancel",
+    # With dev headers events:read suffices; the endpoint sees to it.
+    ("POST", "/v1/federation/events:ingest"): "federation:peer|events:read",
     # A tenant's own admin, and for any tenant and all it may not do itself a platform's:
     # domain/tenant/access.py says which; here and again in the handlers.
     ("GET", "/v1/admin/tenants"): "tenants:admin",
@@ -55,6 +68,8 @@ def required_scope(method: str, route: str) -> str:
 
 
 def require(auth: AuthContext, scope: str) -> None:
-    """Raise `ForbiddenError` unless the caller has the scope."""
-    if scope not in auth.scopes:
-        raise ForbiddenError(f"the scope {scope} is missing", required_scope=scope)
+    """Raise `ForbiddenError` unless the caller has the scope, or one of several (`a|b`)."""
+    if scope not in auth.scopes and auth.scopes.isdisjoint(scope.split("|")):
+        first, _, others = scope.partition("|")
+        wanted = f"{first} (or {others.replace('|', ', ')})" if others else first
+        raise ForbiddenError(f"the scope {wanted} is missing", required_scope=first)

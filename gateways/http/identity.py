@@ -13,7 +13,7 @@ from agentos.gateways.http.keys import PREFIX as KEY_PREFIX
 from agentos.gateways.http.keys import ApiKeys
 from agentos.gateways.http.tenants import Accounts, KnownKey
 from agentos.gateways.http.throttle import Throttle
-from agentos.gateways.http.tokens import FREE_ID, Issuer, Tokens
+from agentos.gateways.http.tokens import FREE_ID, Issuer, Peers, Tokens
 
 MAX_CACHED: Final = 10_000
 MAX_SPELLINGS: Final = 16
@@ -25,6 +25,7 @@ READ: Final = {
     b"x-principal-id": "x-principal-id",
     b"x-scopes": "x-scopes",
     b"x-subject-type": "x-subject-type",
+    b"x-stack-id": "x-stack-id",
 }
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -60,6 +61,7 @@ class LocalIdentity:
         oidc: Issuer | None = None,
         accounts: Accounts | None = None,
         throttle: Throttle | None = None,
+        peers: Peers | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._allow_dev_headers = allow_dev_headers
@@ -68,12 +70,19 @@ class LocalIdentity:
         self._now = now
         self._verified: dict[str, Verified] = {}
         self._tokens = Tokens(secret, self._policy_context, oidc=oidc, now=now)
+        self._peers: Peers | None = None
+        if peers is not None:
+            self.trust(peers)
         self._keys = None if accounts is None else ApiKeys(accounts, self._policy_context, now)
         self._accounts = accounts
         self._used: dict[str, float] = {}
         if accounts is not None:
             self._used = accounts.used
             accounts.on_key.append(self._forget)
+
+    def trust(self, peers: Peers) -> None:
+        """Verify what peers sign, too."""
+        self._peers = self._tokens.peers = peers
 
     async def identify(self, headers: Headers, source: str = "") -> AuthContext:
         """Return the verified caller; as `Identity.identify`."""
@@ -107,6 +116,8 @@ class LocalIdentity:
         except UnverifiedError:
             self._throttle.failed(source)
             raise
+        if verified.until <= self._now():
+            return verified  # good for this once
         if verified.key_id is not None and self._accounts is not None:
             self._note_spelling(self._accounts.keys[verified.key_id], header)
         while len(self._verified) >= MAX_CACHED:
@@ -137,7 +148,7 @@ class LocalIdentity:
         listed = sent.get("x-scopes")
         scopes = USER_SCOPES if listed is None else expand_scopes(frozenset(words(listed)))
         kind = sent.get("x-subject-type", "user")
-        return AuthContext(
+        auth = AuthContext(
             tenant_id=tenant_id,
             principal=Principal(
                 principal_id=principal_id, principal_type="user" if kind == "user" else "service"
@@ -145,6 +156,12 @@ class LocalIdentity:
             scopes=scopes,
             policy_context=self._policy_context,
         )
+        stack_id = sent.get("x-stack-id")
+        if stack_id is None or self._peers is None:
+            return auth
+        if not is_named_id(stack_id, "stk"):
+            raise misfit(["header", "X-Stack-Id"], "not a stack id")
+        return self._peers.of_headers(stack_id, auth)
 
 
 def _read(headers: Headers) -> dict[str, str]:

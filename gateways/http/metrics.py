@@ -33,6 +33,12 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self._forward_failures = Counter(
+            "agentos_federation_forward_failures",
+            "Forwards that no peer took",
+            ("reason",),
+            registry=self.registry,
+        )
         self.sse_streams = Gauge(
             "agentos_sse_streams", "Open event streams", registry=self.registry
         )
@@ -53,6 +59,10 @@ class Metrics:
         known[0].inc()
         if seconds is not None:
             known[1].observe(seconds)
+
+    def forward_failed(self, reason: str) -> None:
+        """Count a forward that failed."""
+        self._forward_failures.labels(reason).inc()
 
     def auth_failed(self, reason: str) -> None:
         """Count a request that was turned away."""

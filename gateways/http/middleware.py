@@ -4,6 +4,7 @@ Plain ASGI, right on FastAPI's router: its own layers would answer errors in oth
 cost as much as our endpoints.
 """
 
+from collections.abc import Mapping
 from time import perf_counter
 
 from fastapi import FastAPI
@@ -18,16 +19,24 @@ from agentos.gateways.http.routing import allowed_methods
 
 
 class Doorway:
-    """Begins the call, answers its errors, and counts it."""
+    """Begins the call, answers its errors, and counts it. `larger` bodies go to some paths."""
 
     def __init__(
-        self, app: FastAPI, *, service: str, new_id: NewId, metrics: Metrics, max_body_bytes: int
+        self,
+        app: FastAPI,
+        *,
+        service: str,
+        new_id: NewId,
+        metrics: Metrics,
+        max_body_bytes: int,
+        larger: Mapping[str, int] | None = None,
     ) -> None:
         self._app = app
         self._service = service
         self._new_id = new_id
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._larger = larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -45,7 +54,8 @@ class Doorway:
             await send(message)
 
         try:
-            limited = limited_receive(scope, receive, self._max_body_bytes)
+            limit = self._larger.get(scope["path"], self._max_body_bytes)
+            limited = limited_receive(scope, receive, limit)
             await self._app.router(scope, limited, send_marked)
         except Exception as exc:
             error = as_our_error(exc, call.correlation_id)

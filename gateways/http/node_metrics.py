@@ -32,6 +32,16 @@ class NodeMetrics(Collector):
         if any(now - at > LATELY_S for at, _ in self._said.values()):
             self._said = {s: said for s, said in self._said.items() if now - said[0] <= LATELY_S}
 
+    def total(self, name: str) -> float:
+        """Return a figure without labels, added up over the processes."""
+        return sum(
+            float(value)
+            for _, said in self._said.values()
+            for family, _, _, samples in said
+            if family == name
+            for _, _, value in samples
+        )
+
     def collect(self) -> Iterable[Metric]:
         """Return the sums by family and labels."""
         families: dict[str, Metric] = {}

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agentos.domain.audit.chain import NODE_TENANT
 from agentos.domain.auth import RUNTIME_ROLE, AuthContext
 from agentos.domain.errors import (
     AgentOSError,
@@ -44,7 +45,15 @@ REFUSALS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+class PeerGate(Protocol):
+    """What is asked of callers who come through a peer, or over a door with certificates."""
+
+    async def admit(self, scope: Scope, route: str, auth: AuthContext) -> None:
+        """Return if the caller may go on, else raise one of `REFUSALS` or `NotFoundError`."""
+        ...
+
+
+@dataclass(slots=True)
 class Gate:
     """What every route needs before its endpoint."""
 
@@ -52,6 +61,7 @@ class Gate:
     tenants: Tenants
     metrics: Metrics
     denials: Denials
+    peers: PeerGate | None = None
 
     async def admit(self, scope: Scope, call: Call, needed: str) -> None:
         """Identify the caller and check the scope: credential, tenant, scope, in this order."""
@@ -59,10 +69,11 @@ class Gate:
         source = client[0] if client else ""
         try:
             call.auth = auth = await self.identity.identify(scope["headers"], source)
-            # Runs of a disabled tenant drain: the runtime goes on with what was begun.
-            if auth.tenant_id not in self.tenants.active and RUNTIME_ROLE not in auth.roles:
+            if auth.tenant_id not in self.tenants.active and not _has_no_gate(auth):
                 await self.tenants.require(auth.tenant_id)
             require(auth, needed)
+            if self.peers is not None:
+                await self.peers.admit(scope, call.route, auth)
         except REFUSALS as error:
             self._refused(error, f"{scope['method']} {call.route}", source, call.auth)
             raise
@@ -75,6 +86,16 @@ class Gate:
             reason, auth = error.reason, error.auth
         self.metrics.auth_failed(reason)
         self.denials.note(resource, reason, source, auth)
+
+
+def _has_no_gate(auth: AuthContext) -> bool:
+    """Whether a caller comes in although its tenant is not active.
+
+    Runs of a disabled tenant drain: the runtime goes on with what was begun. A peer that asks
+    on its own behalf has no tenant here, and no tenant's rights.
+    """
+    is_node = auth.stack_id is not None and auth.tenant_id == NODE_TENANT
+    return is_node or RUNTIME_ROLE in auth.roles
 
 
 class GuardedRoute(APIRoute):

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final, cast
@@ -197,7 +198,7 @@ class DoorServer(uvicorn.Server):
         yield
 
 
-def make_server(app: ASGIApp) -> DoorServer:
+def make_server(app: ASGIApp, tls: ssl.SSLContext | None = None) -> DoorServer:
     """Return a server for `app`; `await server.serve(sockets=[…])` runs it."""
     config = uvicorn.Config(
         app,
@@ -212,6 +213,7 @@ def make_server(app: ASGIApp) -> DoorServer:
         backlog=BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_S,
+        ssl_context_factory=None if tls is None else lambda config, default: tls,
     )
     return DoorServer(config)
 

@@ -70,6 +70,22 @@ class Issuer:
     recheck_s: float = 300.0
 
 
+class Peers(Protocol):
+    """The nodes whose signatures count here."""
+
+    def knows(self, issuer: str) -> bool:
+        """Whether an issuer is a peer that signs its tokens."""
+        ...
+
+    async def verify(self, token: str, issuer: str, kid: str | None) -> Verified:
+        """Return whom a peer's token stands for, this once; `UnverifiedError` if it fails."""
+        ...
+
+    def of_headers(self, stack_id: str, auth: AuthContext) -> AuthContext:
+        """Return the caller of development headers that name the stack they come through."""
+        ...
+
+
 class Tokens:
     """Turns a JWT into the caller it stands for."""
 
@@ -85,6 +101,7 @@ class Tokens:
         self._policy_context = policy_context
         self._oidc = oidc
         self._now = now
+        self.peers: Peers | None = None
 
     async def verify(self, token: str) -> Verified:
         """Return whom the token identifies, and until when.
@@ -97,6 +114,8 @@ class Tokens:
         issuer, kid = _peek(token)
         if self._oidc is not None and issuer == self._oidc.issuer:
             return await self._verify_foreign(token, kid, self._oidc)
+        if self.peers is not None and isinstance(issuer, str) and self.peers.knows(issuer):
+            return await self.peers.verify(token, issuer, kid)
         if not self._secret or issuer not in (ISSUER, RUNTIME_ISSUER):
             raise UnverifiedError("the token does not verify: another issuer", "wrong_issuer")
         audience = RUNTIME_AUDIENCE if issuer == RUNTIME_ISSUER else AUDIENCE

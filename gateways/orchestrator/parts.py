@@ -1,5 +1,6 @@
 """What the orchestrator's routes work with, handed in by the app."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -11,6 +12,7 @@ from agentos.gateways.http.sse import Streams
 from agentos.gateways.http.tail import SharedTail
 from agentos.projections.agents.queries import AgentPage, list_agents
 from agentos.projections.queries import Pool, fetch
+from agentos.projections.remote_runs.queries import list_remote_runs, merged
 from agentos.projections.runs.queries import (
     RunCount,
     RunFilters,
@@ -73,8 +75,12 @@ class PostgresReadModels:
     async def list_runs(
         self, tenant_id: str, filters: RunFilters, limit: int, cursor: str | None
     ) -> RunPage:
-        """Return a page of runs, newest first."""
-        return await list_runs(self._pool, tenant_id, filters, limit, cursor)
+        """Return a page of runs, newest first: of this node's and of those at peers."""
+        page, remote = await asyncio.gather(
+            list_runs(self._pool, tenant_id, filters, limit, cursor),
+            list_remote_runs(self._pool, tenant_id, filters, limit + 1, cursor),
+        )
+        return merged(page, remote, tenant_id, filters, limit) if remote else page
 
     async def list_agents(self, tenant_id: str, limit: int, cursor: str | None) -> AgentPage:
         """Return a page of agents."""

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from agentos.domain.agent.agent import Agent, agent_ref
 from agentos.domain.errors import AgentOSError, NotFoundError
+from agentos.domain.federation.remote import RemoteRun, remote_ref
 from agentos.domain.log import Recorded
 from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import FINAL, Run, run_ref
@@ -23,10 +24,16 @@ async def load_run(parts: Parts, tenant_id: str, run_id: str) -> dict[str, Any]:
     ref = run_ref(tenant_id, run_id)
     row, last = await asyncio.gather(_row(parts, tenant_id, run_id), parts.log.last(ref))
     if last is None:
-        raise NotFoundError("no such run")
+        return await load_remote_run(parts, tenant_id, run_id)
     if row is not None and row.position >= last.position:
         return row.view()
     return folded_run(ref.tenant_id, run_id, await parts.log.read(ref))
+
+
+async def load_remote_run(parts: Parts, tenant_id: str, run_id: str) -> dict[str, Any]:
+    """Return a run that a peer executes for this tenant, as the copy has it; `NotFoundError`."""
+    ref = remote_ref(tenant_id, run_id)
+    return RemoteRun(ref).fold(await parts.log.read(ref)).view()
 
 
 async def has_ended(parts: Parts, ref: StreamRef) -> bool:

@@ -30,6 +30,21 @@ def add_routes(app: FastAPI) -> None:
             add(app, method, path, endpoint, replace(about, tag=tag))
 
 
+def add_peer_routes(app: FastAPI) -> None:
+    """Add the routes that peers call: over their own door, which asks for certificates."""
+    for method, path, endpoint, about in (*RUNS, *STREAMS):
+        if (method, path) in FOR_PEERS:
+            add(app, method, path, endpoint, replace(about, tag="runs"))
+
+
+FOR_PEERS: Final = frozenset(
+    {
+        ("POST", "/v1/agents/{agent_id}/runs"),
+        ("GET", "/v1/runs/{run_id}"),
+        ("GET", "/v1/runs/{run_id}/events"),
+        ("POST", "/v1/runs/{run_id}:cancel"),
+    }
+)
 AGENTS: Final[Table] = (
     (
         "GET",

@@ -11,13 +11,14 @@ from agentos.domain.agent.agent import Agent, Definition, agent_ref
 from agentos.domain.errors import NotFoundError
 from agentos.domain.ports import EventLog
 from agentos.domain.subjects import StreamRef
-from agentos.handlers.crash import crash_at, never
+from agentos.handlers.crash import never
 from agentos.handlers.executor.calls import Outside
 from agentos.handlers.executor.deltas import Deltas
 from agentos.handlers.executor.execution import Bench
 from agentos.handlers.executor.gate import ToolGate
 from agentos.handlers.executor.worker import Worker
 from agentos.infra.clock import SystemClock, SystemIds
+from agentos.infra.crash import crash_at
 from agentos.infra.jetstream.bus import NatsCommandBus
 from agentos.infra.jetstream.connection import connect
 from agentos.infra.jetstream.log import JetStreamLog

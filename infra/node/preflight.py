@@ -4,6 +4,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 
+from agentos.infra.federation.node import load_peers
+from agentos.infra.federation.peers_file import PeersFileError
+from agentos.infra.federation.tls import door_context
 from agentos.infra.nats_server import NatsBinaryMissingError, find_nats_binary
 from agentos.infra.node.errors import NodeError
 from agentos.infra.node.marker import check_layout
@@ -20,6 +23,7 @@ def preflight(settings: Settings) -> Iterator[Check]:
     yield "data directory", lambda: data_directory(settings)
     yield "disk", lambda: disk(settings)
     yield "binaries", lambda: binaries(settings)
+    yield "peers", lambda: peers(settings)
     yield "ports", lambda: ports(settings)
 
 
@@ -67,6 +71,26 @@ def binaries(settings: Settings) -> str:
     except (NatsBinaryMissingError, PostgresBinaryMissingError) as exc:
         raise NodeError("binaries", str(exc), "then run: agentos up") from exc
     return ", ".join(found) or "none needed"
+
+
+def peers(settings: Settings) -> str:
+    """Check that the peers file can be used; whether the peers can be reached is no question."""
+    try:
+        local, entries = load_peers(settings)
+        door_context(settings)
+    except PeersFileError as exc:
+        raise NodeError("peers", str(exc), "correct the file, then: agentos up") from exc
+    except OSError as exc:
+        raise NodeError(
+            "peers",
+            f"AGENTOS_FED_CERT, AGENTOS_FED_KEY or AGENTOS_FED_CA_CERT cannot be used: {exc}",
+            "make certificates with: agentos peers certs",
+        ) from exc
+    if settings.peers_file is None:
+        return "none"
+    open_ones = [entry.stack_id for entry in entries if not entry.is_keyed]
+    unsecured = f", unsecured: {', '.join(open_ones)}" if open_ones else ""
+    return f"{local.stack_id}, {len(entries)} peers{unsecured}"
 
 
 def ports(settings: Settings, own: frozenset[int] = frozenset()) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple, Protocol
 
 from agentos.projections.cursor import Scope, decode_cursor, encode_cursor
 from agentos.projections.queries import Pool, fetch
@@ -53,10 +53,21 @@ class RunFilters:
         return ["runs", self.status, self.agent_id, self.created_after, self.created_before, labels]
 
 
+class ListedRun(Protocol):
+    """A run in a list, wherever it is executed."""
+
+    created_at: str
+    run_id: str
+
+    def view(self) -> dict[str, Any]:
+        """Return the contract's `Run` object."""
+        ...
+
+
 class RunPage(NamedTuple):
     """A page of runs, newest first; `next_cursor` when there are more."""
 
-    runs: list[RunRow]
+    runs: Sequence[ListedRun]
     next_cursor: str | None
 
 

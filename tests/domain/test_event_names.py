@@ -11,6 +11,10 @@ from agentos.domain.agent.agent import Agent
 from agentos.domain.aggregate import Aggregate
 from agentos.domain.audit.chain import AuditChain
 from agentos.domain.envelope import Payload
+from agentos.domain.federation.forward import Forward
+from agentos.domain.federation.ingest import Ingest
+from agentos.domain.federation.peer import Peer
+from agentos.domain.federation.remote import RemoteRun
 from agentos.domain.key.key import Key
 from agentos.domain.models.published import CatalogAggregate
 from agentos.domain.run.events import FINAL_TYPES, SHORT_NAMES
@@ -25,6 +29,10 @@ AGGREGATES: tuple[type[Aggregate], ...] = (
     Key,
     AuditChain,
     CatalogAggregate,
+    Forward,
+    RemoteRun,
+    Ingest,
+    Peer,
 )
 NAMES = {
     "run": [
@@ -50,6 +58,25 @@ NAMES = {
         "agentos.quota.released",
         "agentos.quota.reserved",
         "agentos.quota.settled",
+    ],
+    "federation": [
+        "agentos.federation.forward.accepted",
+        "agentos.federation.forward.failed",
+        "agentos.federation.forward.requested",
+    ],
+    "remote": [
+        "agentos.federation.events.copied",
+        "agentos.federation.gap.filled",
+        "agentos.federation.gap.found",
+        "agentos.federation.run.ended",
+        "agentos.federation.run.linked",
+    ],
+    "ingest": ["agentos.federation.events.ingested"],
+    "peer": [
+        "agentos.federation.peer.added",
+        "agentos.federation.peer.lost",
+        "agentos.federation.peer.removed",
+        "agentos.federation.peer.seen",
     ],
     "audit": ["agentos.audit.recorded"],
     "catalog": ["agentos.catalog.published"],

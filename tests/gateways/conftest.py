@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from agentos.domain.ports import EventLog
 from agentos.domain.run.events import ErrorInfo, Output, RunCreated
 from agentos.domain.run.run import Run, run_ref
 from agentos.domain.tenant.tenant import Profile, Tenant, tenant_ref
+from agentos.federation.parts import Peering
 from agentos.gateways.app import Gateway, Ports, run_doors
 from agentos.gateways.http.identity import LocalIdentity
 from agentos.gateways.http.server import listen, make_server
@@ -38,6 +40,7 @@ from agentos.infra.memory.signals import MemorySignals
 from agentos.projections.agents.queries import AgentPage
 from agentos.projections.runs.queries import RunCount, RunFilters, RunPage
 from agentos.projections.runs.row import RunRow
+from tests.federation.peering import alone
 
 SECRET = "a secret of at least thirty-two bytes"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -193,11 +196,19 @@ class Door:
         self.tenants: Sequence[str] | None = options.pop("tenants", None)
         self.throttle: Throttle | None = options.pop("throttle", None)
         self.oidc: Issuer | None = options.pop("oidc", None)
+        self.peering: Callable[[Sequence[str]], Peering] = options.pop("peering", alone)
+        self.tls: ssl.SSLContext | None = options.pop("tls", None)
         self.stop = asyncio.Event()
+        self.ports: dict[int, int] = {}
         self._ids = itertools.count(1)
 
     async def start(self) -> None:
         """Open the doors."""
+        sockets = [listen("127.0.0.1", self.ports.get(at, 0)) for at in range(3)]
+        self.urls = [f"http://127.0.0.1:{held.getsockname()[1]}" for held in sockets]
+        self.ports = {at: held.getsockname()[1] for at, held in enumerate(sockets)}
+        if self.tls is not None:
+            self.urls[2] = self.urls[2].replace("http://", "https://")
         self.accounts = Accounts(self.log)
         if self.tenants is None:
             self.accounts.active = EveryTenant()
@@ -218,6 +229,7 @@ class Door:
             identity=self.identity,
             accounts=self.accounts,
             new_id=self.new_id,
+            peering=self.peering(self.urls),
         )
         self.gateway = Gateway(ports, limits=self.limits, **self.options)
         doors = (
@@ -225,11 +237,14 @@ class Door:
             self.gateway.model_policy(),
             self.gateway.federation(),
         )
-        sockets = [listen("127.0.0.1", 0) for _ in doors]
-        self.urls = [f"http://127.0.0.1:{held.getsockname()[1]}" for held in sockets]
         self.port = sockets[0].getsockname()[1]
         self.task = asyncio.create_task(
-            run_doors(self.gateway, [make_server(door) for door in doors], sockets, self.stop)
+            run_doors(
+                self.gateway,
+                [*map(make_server, doors[:2]), make_server(doors[2], self.tls)],
+                sockets,
+                self.stop,
+            )
         )
         self.client = aiohttp.ClientSession(self.urls[0])
         async with asyncio.timeout(5):

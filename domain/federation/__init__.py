@@ -1,0 +1,1 @@
+"""Nodes that work together without trusting each other's word."""

@@ -1,0 +1,48 @@
+"""The parts of federation that live as long as the door: put together from its ports."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, cast
+
+from starlette.requests import Request
+
+from agentos.federation.backhaul import Backhaul
+from agentos.federation.book import PeerBook
+from agentos.federation.credentials import Credentials
+from agentos.federation.forwarding import Forwarder
+from agentos.federation.parts import Ports
+from agentos.federation.trust import PeerGate, PeerTokens
+
+
+class Federation:
+    """What a gateway process knows of its peers, and does with them."""
+
+    def __init__(self, ports: Ports) -> None:
+        self.ports = ports
+        stack_id = ports.local.info.stack_id
+        self.credentials = Credentials(
+            stack_id, ports.peering.signer, ports.new_id, is_prod=ports.peering.is_prod
+        )
+        self.book = PeerBook(ports, self.credentials)
+        self.tokens = PeerTokens(ports, self.book)
+        self.gate = PeerGate(ports, self.book)
+        self.backhaul = Backhaul(ports, self.book, self.credentials)
+        self.forwarder = Forwarder(ports, self.book, self.credentials)
+        self.forwarder.on_accepted.append(self.backhaul.follow)
+
+    def work(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what has to run for as long as the door is open."""
+        return [self.book.run(), self.forwarder.run(), self.backhaul.run(), self._hold()]
+
+    async def _hold(self) -> None:
+        """At the end, let go of calls in hand (their intents stand) and of connections."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.forwarder.close()
+            await self.ports.peering.client.close()
+
+
+def federation_of(request: Request) -> Federation:
+    """Return the parts that the app was made with."""
+    return cast("Federation", request.app.state.federation)

@@ -1,0 +1,372 @@
+"""Forwards, durably: the intent is in the log before the call, the result after it."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final
+
+from agentos.domain.auth import AuthContext, PolicyContext, Principal
+from agentos.domain.errors import (
+    BY_CODE,
+    AgentOSError,
+    DependencyUnavailableError,
+    ForwardFailedError,
+    error_from_wire,
+)
+from agentos.domain.federation.forward import (
+    Forward,
+    ForwardAccepted,
+    ForwardRequested,
+    forward_ref,
+    keyed_forward_id,
+)
+from agentos.domain.federation.peer import PeerEntry, PeerUnreachableError
+from agentos.domain.federation.remote import KIND as REMOTE
+from agentos.domain.ids import is_named_id
+from agentos.domain.log import Recorded
+from agentos.domain.subjects import StreamRef
+from agentos.federation.book import PeerBook
+from agentos.federation.credentials import Credentials
+from agentos.federation.parts import PeerAnswer, Ports
+
+COMMAND_S: Final = 10.0
+LONGEST_WAIT_S: Final = 5.0
+RESUME_S: Final = 2.0
+GENERATIONS: Final = 1000
+RETRIED: Final = frozenset({401, 408, 425, 429})
+# What a peer refuses for the caller's sake is the caller's to know; all else is between nodes.
+PASSED_ON: Final = frozenset(
+    {
+        "invalid_request",
+        "not_found",
+        "conflict",
+        "tenant_unknown",
+        "tenant_disabled",
+        "quota_exceeded",
+        "rate_limited",
+        "policy_blocked",
+        "payload_too_large",
+    }
+)
+log = logging.getLogger(__name__)
+
+
+class RefusedError(Exception):
+    """The peer answered, and it is a no, or nothing that can be believed."""
+
+    def __init__(self, error: AgentOSError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Forwarder:
+    """Makes and finishes the forwards of this process; one call at a time for each of them.
+
+    `on_accepted(ref, stack_id)` is told of each remote run, its copy's stream, and where it is.
+    """
+
+    def __init__(self, ports: Ports, book: PeerBook, credentials: Credentials) -> None:
+        self._ports = ports
+        self._book = book
+        self._credentials = credentials
+        self._calls: dict[StreamRef, asyncio.Task[dict[str, Any]]] = {}
+        self._unfinished: dict[StreamRef, str] = {}
+        self.on_accepted: list[Any] = []
+
+    async def known(
+        self, auth: AuthContext, agent_id: str, key: str | None, now_ms: int
+    ) -> Forward | None:
+        """Return the forward that a key names already, if it is young enough to count."""
+        if key is None:
+            return None
+        found = None
+        for generation in range(GENERATIONS):
+            forward_id = keyed_forward_id(
+                auth.tenant_id, auth.principal.principal_id, agent_id, key, generation
+            )
+            forward = await self.read(forward_ref(auth.tenant_id, forward_id))
+            if forward is None:
+                break
+            found = forward
+        if found is None or now_ms - found.requested_at >= self._ports.peering.idempotency_ttl_ms:
+            return None
+        return found
+
+    async def read(self, ref: StreamRef) -> Forward | None:
+        """Return a forward as the log has it."""
+        records = await self._ports.log.read(ref)
+        return Forward(ref).fold(records) if records else None
+
+    async def forward(
+        self, auth: AuthContext, command: Mapping[str, Any]
+    ) -> tuple[str, ForwardAccepted]:
+        """Write the intent, call the peer, write the result; returns the forward's id with it.
+
+        Once the intent is written the work goes on whether or not anybody waits. Raises what
+        the peer refused, or `ForwardFailedError`.
+        """
+        answer = await self._ports.bus.send("forward.request", auth, command, timeout=COMMAND_S)
+        self._ports.peering.crash_point("federation.after_intent")
+        return await self.finish(answer["forward"])
+
+    async def finish(self, view: Mapping[str, Any]) -> tuple[str, ForwardAccepted]:
+        """Bring a forward to its result; who comes meanwhile gets the same one."""
+        if view["accepted"] is None:
+            ref = forward_ref(view["tenant_id"], view["forward_id"])
+            call = self._calls.get(ref)
+            if call is None:
+                call = self._calls[ref] = asyncio.create_task(self._finish(ref, view))
+                call.add_done_callback(lambda done: self._ended(ref, done))
+            view = await asyncio.shield(call)
+        if view["error"] is not None and view["accepted"] is None:
+            raise error_from_wire(view["error"])
+        return view["forward_id"], ForwardAccepted.model_validate(view["accepted"])
+
+    def _ended(self, ref: StreamRef, done: "asyncio.Task[dict[str, Any]]") -> None:
+        self._calls.pop(ref, None)
+        if not done.cancelled() and (error := done.exception()) is not None:
+            # The result could not be written: the intent stands, and is resumed.
+            self._unfinished[ref] = str(error)
+
+    async def _finish(self, ref: StreamRef, view: Mapping[str, Any]) -> dict[str, Any]:
+        requested = ForwardRequested.model_validate(view["requested"])
+        auth = caller_of(ref.tenant_id, requested)
+        traceparent = str(view["traceparent"])
+        common = {"forward_id": ref.aggregate_id, "traceparent": traceparent}
+        try:
+            run = await self._start_there(auth, requested, traceparent)
+        except RefusedError as refused:
+            self._ports.on_failure(refused.error.code)
+            command = {**common, "error": refused.error.to_wire()}
+            answer = await self._ports.bus.send("forward.fail", auth, command, timeout=COMMAND_S)
+            failed: dict[str, Any] = answer["forward"]
+            return failed
+        self._ports.peering.crash_point("federation.after_call")
+        answer = await self._ports.bus.send(
+            "forward.accept", auth, {**common, **run}, timeout=COMMAND_S
+        )
+        self._tell(ref.tenant_id, run["remote_run_id"], requested.stack_id)
+        accepted: dict[str, Any] = answer["forward"]
+        return accepted
+
+    def _tell(self, tenant_id: str, run_id: str, stack_id: str) -> None:
+        for tell in self.on_accepted:
+            tell(StreamRef(tenant_id, REMOTE, run_id), stack_id)
+
+    async def _start_there(
+        self, auth: AuthContext, requested: ForwardRequested, traceparent: str
+    ) -> dict[str, Any]:
+        """Start the run at the peer; the key is the same each time, so there is one run at most.
+
+        Raises `RefusedError` for a no, and when all attempts came to nothing.
+        """
+        retries = self._ports.peering.retries
+        error: AgentOSError = _gone(requested.stack_id, "not asked")
+        for attempt in range(1, retries.attempts + 1):
+            known = self._book.get(requested.stack_id)
+            if known is None:
+                raise RefusedError(_gone(requested.stack_id, "it is no peer any more"))
+            pause = retries.base_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+            try:
+                answer = await self._ask(known.entry, auth, requested, traceparent)
+            except PeerUnreachableError as exc:
+                error = _gone(requested.stack_id, str(exc))
+            else:
+                if answer[0] in (200, 201):
+                    known.sent += 1
+                    return _run_of(answer, known.entry, auth.tenant_id, requested, attempt)
+                error = refusal_of(answer, requested.stack_id)
+                if not _is_retried(answer):
+                    raise RefusedError(error)
+                pause = max(pause, min(_retry_after(answer), LONGEST_WAIT_S))
+            log.warning("forward to %s, attempt %s: %s", requested.stack_id, attempt, error)
+            if attempt < retries.attempts:
+                await asyncio.sleep(pause)
+        raise RefusedError(error)
+
+    async def _ask(
+        self, peer: PeerEntry, auth: AuthContext, requested: ForwardRequested, traceparent: str
+    ) -> PeerAnswer:
+        headers = self._credentials.of_caller(peer, auth, child_of(traceparent))
+        if requested.correlation_id:
+            headers["X-Correlation-Id"] = requested.correlation_id
+        body = {
+            **requested.run_request,
+            "idempotency_key": requested.idempotency_key,
+            "auth": {
+                "tenant_id": auth.tenant_id,
+                "policy_context": auth.policy_context.model_dump(mode="json"),
+            },
+        }
+        url = f"{peer.runs_url}/v1/agents/{requested.agent_id}/runs"
+        return await self._ports.peering.client.call(
+            peer, "POST", url, headers, body, timeout=self._ports.peering.retries.call_s
+        )
+
+    async def run(self) -> None:
+        """Finish what an earlier process began, then what this one could not; until cancelled."""
+        while True:
+            try:
+                await self._load()
+                break
+            except DependencyUnavailableError as error:
+                log.warning("forwards are not loaded yet: %s", error)
+                await asyncio.sleep(RESUME_S)
+        while True:
+            for ref in list(self._unfinished):
+                del self._unfinished[ref]
+                await self._resume(ref)
+            await asyncio.sleep(RESUME_S)
+
+    async def _load(self) -> None:
+        """Find intents without a result, and results whose copy was never begun."""
+        linked = {record.ref for record in await self._ports.log.last_of_kind(REMOTE)}
+        for record in await self._ports.log.last_of_kind(Forward.KIND):
+            if record.types[-1] == ForwardRequested.TYPE or _is_loose(record, linked):
+                self._unfinished[record.ref] = "an earlier process began it"
+
+    async def _resume(self, ref: StreamRef) -> None:
+        try:
+            forward = await self.read(ref)
+            if forward is None or forward.status is None:
+                return
+            if forward.accepted is not None:
+                await self._link(forward, forward.accepted)
+            elif forward.status == "requested":
+                log.info("resuming %s at %s", ref.aggregate_id, forward.requested.stack_id)
+                await self.finish(forward.view())
+        except DependencyUnavailableError as error:
+            self._unfinished[ref] = str(error)
+        except AgentOSError as error:
+            log.warning("%s was resumed and failed: %s", ref.aggregate_id, error)
+
+    async def _link(self, forward: Forward, accepted: ForwardAccepted) -> None:
+        auth = caller_of(forward.ref.tenant_id, forward.requested)
+        command = {
+            "forward_id": forward.ref.aggregate_id,
+            "traceparent": forward.traceparent,
+            "remote_run_id": accepted.remote_run_id,
+            "remote_events_url": accepted.remote_events_url,
+            "status": accepted.status,
+        }
+        await self._ports.bus.send("forward.accept", auth, command, timeout=COMMAND_S)
+        self._tell(forward.ref.tenant_id, accepted.remote_run_id, accepted.stack_id)
+
+    async def close(self) -> None:
+        """End the calls in hand; their intents stand."""
+        for call in list(self._calls.values()):
+            call.cancel()
+            with contextlib.suppress(asyncio.CancelledError, AgentOSError):
+                await call
+
+
+def caller_of(tenant_id: str, requested: ForwardRequested) -> AuthContext:
+    """Return who asked for a forward, as its intent has it."""
+    return AuthContext(
+        tenant_id=tenant_id,
+        principal=Principal.model_validate(requested.principal),
+        scopes=frozenset(requested.scopes),
+        policy_context=PolicyContext.model_validate(requested.policy_context),
+    )
+
+
+def child_of(traceparent: str) -> str:
+    """Return a new span of the same trace: the peer's events belong to it."""
+    return f"{traceparent[:36]}{secrets.token_hex(8)}{traceparent[52:]}"
+
+
+def _is_loose(record: Recorded, linked: set[StreamRef]) -> bool:
+    if record.types[-1] != ForwardAccepted.TYPE:
+        return False
+    forward = Forward(record.ref)
+    forward.sequence = record.first_sequence - 1
+    forward.fold([record])
+    accepted = forward.accepted
+    return (
+        accepted is not None
+        and StreamRef(record.ref.tenant_id, REMOTE, accepted.remote_run_id) not in linked
+    )
+
+
+def _run_of(
+    answer: PeerAnswer, peer: PeerEntry, tenant_id: str, requested: ForwardRequested, attempt: int
+) -> dict[str, Any]:
+    """Return what to write of a run that the peer made; `RefusedError` when it cannot be ours."""
+    status, body, _ = answer
+    run = body.get("run")
+    run = run if isinstance(run, dict) else {}
+    run_id, path = run.get("run_id"), run.get("events_url")
+    fits = (
+        isinstance(run_id, str)
+        and is_named_id(run_id)
+        and run.get("tenant_id", tenant_id) == tenant_id
+        and run.get("agent_id", requested.agent_id) == requested.agent_id
+    )
+    if not fits:
+        raise RefusedError(
+            ForwardFailedError(
+                "the peer answered with a run that is not the one it was asked for",
+                stack_id=peer.stack_id,
+                retryable=False,
+            )
+        )
+    # An answer that was lost was its first one, and a new run is queued.
+    first = "queued" if status == 200 and attempt > 1 else run.get("status")
+    created_at = run.get("created_at")
+    return {
+        "remote_run_id": run_id,
+        "remote_events_url": _absolute(path, peer.runs_url, f"/v1/runs/{run_id}/events"),
+        "status": first if isinstance(first, str) else "queued",
+        "created_at": created_at if isinstance(created_at, str) else None,
+    }
+
+
+def _absolute(path: object, base: str, otherwise: str) -> str:
+    """Return a URL at the peer; one that names another host is not taken over."""
+    if isinstance(path, str) and path.startswith("/") and not path.startswith("//"):
+        return base + path
+    if isinstance(path, str) and path.startswith(base + "/"):
+        return path
+    return base + otherwise
+
+
+def refusal_of(answer: PeerAnswer, stack_id: str) -> AgentOSError:
+    """Return what a caller hears of a peer's no."""
+    status, body, _ = answer
+    wire = body.get("error")
+    wire = wire if isinstance(wire, dict) else {}
+    code, message = str(wire.get("code", "")), str(wire.get("message", ""))[:500]
+    details = wire.get("details")
+    details = details if isinstance(details, dict) else {}
+    if code in PASSED_ON and code in BY_CODE:
+        error = BY_CODE[code](f"{stack_id}: {message}", **{**details, "stack_id": stack_id})
+        if isinstance(wire.get("retryable"), bool) and wire["retryable"] != error.retryable:
+            error.details["retryable"] = wire["retryable"]
+        return error
+    said = {"code": code, "message": message} if code else {}
+    return ForwardFailedError(
+        f"{stack_id} answers {status} {code}".rstrip(),
+        stack_id=stack_id,
+        peer_status=status,
+        peer_error=said,
+        retryable=status >= 500 or status in RETRIED,
+    )
+
+
+def _is_retried(answer: PeerAnswer) -> bool:
+    status, _, headers = answer
+    if headers.get("x-should-retry", "").lower() == "false":
+        return False
+    return status >= 500 or status in RETRIED
+
+
+def _retry_after(answer: PeerAnswer) -> float:
+    text = answer[2].get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0
+
+
+def _gone(stack_id: str, why: str) -> ForwardFailedError:
+    return ForwardFailedError(f"{stack_id} was not reached", stack_id=stack_id, reason=why[:300])

@@ -1,0 +1,214 @@
+"""The routes of runs at peers: forward, events, cancel; and the ingest of what peers push."""
+
+import asyncio
+import time
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from agentos.domain.auth import AuthContext
+from agentos.domain.errors import (
+    AgentOSError,
+    ConflictError,
+    ForwardFailedError,
+    NotFoundError,
+)
+from agentos.domain.federation.forward import forward_ref
+from agentos.domain.federation.peer import PeerUnreachableError
+from agentos.domain.federation.remote import RemoteRun, remote_ref
+from agentos.domain.federation.selection import choose
+from agentos.domain.ids import is_named_id
+from agentos.federation.door import Federation, federation_of
+from agentos.federation.forwarding import RETRIED, refusal_of
+from agentos.federation.ingest import ingest, read_batch, require_peer
+from agentos.federation.parameters import read_deltas, read_sequence, read_types
+from agentos.federation.proxy import RemoteEvents, Wanted
+from agentos.federation.schemas import CancelBody, ForwardBody, ForwardPart
+from agentos.gateways.http.answers import Answer, json_answer
+from agentos.gateways.http.bodies import narrowed, parse_body, read_body
+from agentos.gateways.http.call import Call, call_of
+from agentos.gateways.http.parameters import PathId
+
+RUN_ID: Final = PathId("run_id", "the remote run's id, or the forward's")
+COMMAND_S: Final = 10.0
+
+
+async def forward_run(request: Request) -> Answer:
+    """Start a run at the node that fits; where this one does, here.
+
+    The answer comes once the peer has made the run. The same idempotency key never makes a
+    second one, whatever was lost in between.
+    """
+    federation, call = federation_of(request), call_of(request.scope)
+    body = (await read_body(request, ForwardBody)).forward
+    auth = narrowed(call.caller, body.auth)
+    traceparent = body.traceparent or call.traceparent
+    stack_id = await _target(federation, auth, body)
+    if stack_id == federation.ports.local.info.stack_id:
+        forwarded = await _run_here(federation, auth, body, call, traceparent)
+    elif auth.stack_id is not None:
+        raise ConflictError("a forwarded run is not forwarded again", stack_id=stack_id)
+    else:
+        forwarded = await _run_there(federation, auth, body, call, traceparent, stack_id)
+    return json_answer({"forwarded": forwarded}, call.correlation_id)
+
+
+async def _target(federation: Federation, auth: AuthContext, body: ForwardPart) -> str:
+    """Return the stack that the run goes to; a key that was used goes where it went."""
+    request, selector = body.run_request, body.target_selector
+    now_ms = round(time.time() * 1000)
+    known = await federation.forwarder.known(
+        auth, request.agent_id, request.idempotency_key, now_ms
+    )
+    if known is not None:
+        return known.requested.stack_id
+    local = federation.book.local()
+    if selector.stack_id != local.info.stack_id:
+        await federation.book.ask_unknown(selector.stack_id)
+    chosen = choose(selector, local, federation.book.candidates(auth.tenant_id, selector))
+    return chosen.info.stack_id
+
+
+async def _run_here(
+    federation: Federation, auth: AuthContext, body: ForwardPart, call: Call, traceparent: str
+) -> dict[str, Any]:
+    local = federation.ports.local.info
+    command = {
+        "agent_id": body.run_request.agent_id,
+        "request": body.run_request.model_dump(exclude={"agent_id"}),
+        "traceparent": traceparent,
+        "correlation_id": call.correlation_id,
+    }
+    answer = await federation.ports.bus.send("run.create", auth, command, timeout=COMMAND_S)
+    run = answer["run"]
+    base = local.endpoints.orchestrator.rstrip("/")
+    return {
+        "tenant_id": auth.tenant_id,
+        "remote_stack_id": local.stack_id,
+        "remote_run_id": run["run_id"],
+        "remote_events_url": f"{base}/v1/runs/{run['run_id']}/events",
+        "status": "queued",
+    }
+
+
+async def _run_there(
+    federation: Federation,
+    auth: AuthContext,
+    body: ForwardPart,
+    call: Call,
+    traceparent: str,
+    stack_id: str,
+) -> dict[str, Any]:
+    command = {
+        "agent_id": body.run_request.agent_id,
+        "request": body.run_request.model_dump(mode="json", exclude={"agent_id"}),
+        "stack_id": stack_id,
+        "selector": body.target_selector.model_dump(mode="json"),
+        "traceparent": traceparent,
+        "correlation_id": call.correlation_id,
+    }
+    forward_id, accepted = await federation.forwarder.forward(auth, command)
+    return {
+        "tenant_id": auth.tenant_id,
+        "remote_stack_id": accepted.stack_id,
+        "remote_run_id": accepted.remote_run_id,
+        "remote_events_url": accepted.remote_events_url,
+        "status": accepted.status,
+        "forward_id": forward_id,
+    }
+
+
+async def stream_remote_events(request: Request) -> ASGIApp:
+    """Stream a remote run's events, live from its peer; from the copy when the peer is gone."""
+    federation, auth = federation_of(request), call_of(request.scope).caller
+    remote = await _remote(federation, auth.tenant_id, request)
+    if remote is None:
+        return await federation.ports.local_events(request)
+    wanted = Wanted(
+        remote.ref,
+        remote.linked.stack_id,
+        after_sequence=read_sequence(request),
+        types=read_types(request),
+        deltas=read_deltas(request),
+    )
+    return RemoteEvents(federation.ports, federation.book, federation.credentials, auth, wanted)
+
+
+async def cancel_remote_run(request: Request) -> ASGIApp:
+    """Cancel a run where it is executed: 200 once it has stopped there."""
+    federation, call = federation_of(request), call_of(request.scope)
+    remote = await _remote(federation, call.caller.tenant_id, request)
+    if remote is None:
+        return await federation.ports.local_cancel(request)
+    raw = await request.body()
+    body = parse_body(raw, CancelBody) if raw.strip() else CancelBody()
+    auth = narrowed(call.caller, body.auth)
+    run = await _cancel_there(federation, auth, remote, body, call)
+    return json_answer({"run": run}, call.correlation_id)
+
+
+async def _remote(federation: Federation, tenant_id: str, request: Request) -> RemoteRun | None:
+    """Return the remote run that the path names, by its own id or the forward's.
+
+    `None` is a run of this node. Raises `NotFoundError`, and `ConflictError` for a forward
+    whose peer has not answered yet.
+    """
+    run_id = RUN_ID.read(request)
+    if is_named_id(run_id, "fwd"):
+        forward = await federation.forwarder.read(forward_ref(tenant_id, run_id))
+        if forward is None:
+            raise NotFoundError("no such forward")
+        if forward.accepted is None:
+            raise ConflictError("the peer has not taken the run", status=forward.status)
+        run_id = forward.accepted.remote_run_id
+    ref = remote_ref(tenant_id, run_id)
+    remote = RemoteRun(ref).fold(await federation.ports.log.read(ref))
+    return None if remote.view_state is None else remote
+
+
+async def _cancel_there(
+    federation: Federation, auth: AuthContext, remote: RemoteRun, body: CancelBody, call: Call
+) -> dict[str, Any]:
+    """Ask the peer to cancel, as patiently as a forward; a repeat finds the run canceled."""
+    stack_id, run_id = remote.linked.stack_id, remote.ref.aggregate_id
+    retries = federation.ports.peering.retries
+    error: AgentOSError = ForwardFailedError(f"{stack_id} was not reached", stack_id=stack_id)
+    for attempt in range(1, retries.attempts + 1):
+        known = federation.book.get(stack_id)
+        if known is None:
+            break
+        url = f"{known.entry.runs_url}/v1/runs/{run_id}:cancel"
+        headers = federation.credentials.of_caller(known.entry, auth, call.traceparent)
+        content = {"reason": body.reason} if body.reason is not None else {}
+        try:
+            answer = await federation.ports.peering.client.call(
+                known.entry, "POST", url, headers, content, timeout=retries.call_s + 5
+            )
+        except PeerUnreachableError as exc:
+            error = ForwardFailedError(
+                f"{stack_id} was not reached", stack_id=stack_id, reason=str(exc)[:300]
+            )
+        else:
+            run = answer[1].get("run")
+            if answer[0] == 200 and isinstance(run, dict):
+                return {**run, "remote": remote.view()["remote"]}
+            error = refusal_of(answer, stack_id)
+            if attempt > 1 and error.details.get("status") == "canceled":
+                return {**remote.view(), "status": "canceled"}
+            if answer[0] < 500 and answer[0] not in RETRIED:
+                raise error
+        if attempt < retries.attempts:
+            await asyncio.sleep(retries.base_s * 2 ** (attempt - 1))
+    raise error
+
+
+async def ingest_events(request: Request) -> Answer:
+    """Take in events that a peer pushes; what is answered as accepted is durable."""
+    federation, call = federation_of(request), call_of(request.scope)
+    require_peer(request, call.caller)
+    body = await read_batch(request)
+    accepted, rejected = await ingest(
+        federation.ports, federation.book, federation.gate, call.caller, body, call.traceparent
+    )
+    return json_answer({"accepted": accepted, "rejected": rejected}, call.correlation_id)

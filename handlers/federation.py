@@ -1,0 +1,250 @@
+"""The handlers of federation: forwards, copies of remote runs, pushed events, known peers."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from agentos.domain.aggregate import Moment
+from agentos.domain.auth import SYSTEM_PRINCIPAL, AuthContext
+from agentos.domain.envelope import NO_TRACE, Event
+from agentos.domain.errors import (
+    AppendConflictError,
+    ConflictError,
+    NotFoundError,
+    TimedOutError,
+)
+from agentos.domain.federation.forward import (
+    Forward,
+    ForwardRequested,
+    forward_ref,
+    keyed_forward_id,
+)
+from agentos.domain.federation.ingest import Ingest, ingest_ref
+from agentos.domain.federation.peer import Peer, PeerEntry, peer_ref
+from agentos.domain.federation.remote import RemoteRun, RunLinked, remote_ref
+from agentos.domain.log import make_commit
+from agentos.domain.run.run import run_ref
+from agentos.domain.subjects import StreamRef
+from agentos.domain.times import rfc3339
+from agentos.handlers.commands import (
+    AcceptForward,
+    AddPeer,
+    CopyEvents,
+    FailForward,
+    IngestEvents,
+    NotePeer,
+    RemovePeer,
+    RequestForward,
+)
+from agentos.handlers.deciding import decide_once
+from agentos.handlers.parts import Parts
+
+GENERATIONS: Final = 1000
+RACES: Final = 20
+
+
+async def request_forward(
+    parts: Parts, auth: AuthContext, command: RequestForward
+) -> dict[str, Any]:
+    """Write the intent of a forward, or find the one that its idempotency key names.
+
+    Returns `{forward, existing}`; `existing` when nothing was written. Raises why the tenant
+    may not act, `ConflictError` when the key stands for something else.
+    """
+    await parts.directory.active_tenant(auth.tenant_id)
+    at = parts.moment(auth.principal, command.traceparent)
+    key = command.request.idempotency_key
+    if key is None:
+        forward_id = parts.new_id("fwd")
+        return await _request(parts, auth, command, forward_id, forward_id, at)
+    principal = auth.principal.principal_id
+    for generation in range(GENERATIONS):
+        forward_id = keyed_forward_id(auth.tenant_id, principal, command.agent_id, key, generation)
+        known = await _forward(parts, auth.tenant_id, forward_id)
+        age = at.now_ms - known.requested_at
+        if known.status is None or age < parts.idempotency_ttl_ms:
+            return await _request(parts, auth, command, forward_id, key, at)
+    raise ConflictError("the idempotency key was used too often")
+
+
+async def _request(
+    parts: Parts, auth: AuthContext, command: RequestForward, forward_id: str, key: str, at: Moment
+) -> dict[str, Any]:
+    wanted = ForwardRequested(
+        stack_id=command.stack_id,
+        agent_id=command.agent_id,
+        run_request=command.request.model_dump(mode="json"),
+        selector=command.selector,
+        idempotency_key=key,
+        principal=auth.principal,
+        scopes=sorted(auth.scopes),
+        policy_context=auth.policy_context,
+        attempt=1,
+        correlation_id=command.correlation_id,
+    )
+    ref = forward_ref(auth.tenant_id, forward_id)
+    decided = await decide_once(parts, Forward, ref, at, lambda f, now: f.request(wanted, now))
+    parts.crash_point("federation.after_requested")
+    return {"forward": decided.aggregate.view(), "existing": not decided.events}
+
+
+async def accept_forward(parts: Parts, auth: AuthContext, command: AcceptForward) -> dict[str, Any]:
+    """Write that a peer took a run, and begin the copy of its events. Returns `{forward}`.
+
+    The two appends go side by side; whoever resumes forwards writes what is missing of them.
+    """
+    forward = await _forward(parts, auth.tenant_id, command.forward_id)
+    if forward.status is None:
+        raise NotFoundError("no such forward")
+    at = parts.moment(forward.requested.principal, command.traceparent)
+    remote = remote_ref(auth.tenant_id, command.remote_run_id)
+    linked = RunLinked(
+        stack_id=forward.requested.stack_id,
+        forward_id=command.forward_id,
+        agent_id=forward.requested.agent_id,
+        events_url=command.remote_events_url,
+        status=command.status,
+        created_at=command.created_at or rfc3339(at.now_ms),
+        run_options=forward.requested.run_request["run_options"],
+        labels=forward.requested.run_request["context"].get("labels"),
+        correlation_id=forward.requested.correlation_id,
+    )
+    decided, _ = await asyncio.gather(
+        decide_once(
+            parts,
+            Forward,
+            forward.ref,
+            at,
+            lambda found, now: found.accept(
+                command.remote_run_id, command.remote_events_url, command.status, now
+            ),
+        ),
+        decide_once(parts, RemoteRun, remote, at, lambda found, now: found.link(linked, now)),
+    )
+    parts.crash_point("federation.after_accepted")
+    return {"forward": decided.aggregate.view()}
+
+
+async def fail_forward(parts: Parts, auth: AuthContext, command: FailForward) -> dict[str, Any]:
+    """Write that a forward's attempt failed. Returns `{forward}` as it stands then."""
+    ref = forward_ref(auth.tenant_id, command.forward_id)
+    at = parts.moment(auth.principal, command.traceparent)
+    decided = await decide_once(
+        parts, Forward, ref, at, lambda found, now: found.fail(command.error, now)
+    )
+    return {"forward": decided.aggregate.view()}
+
+
+async def copy_events(parts: Parts, auth: AuthContext, command: CopyEvents) -> dict[str, Any]:
+    """Continue the copy of a remote run. Returns `{copied, ended}`.
+
+    Raises `ConflictError` for what is not that run's next event: nothing of the batch is kept.
+    """
+    ref = remote_ref(auth.tenant_id, command.run_id)
+    lines = [line.encode() for line in command.lines]
+
+    def decide(remote: RemoteRun, at: Moment) -> list[Event]:
+        if command.missing_to is not None:
+            return remote.miss(command.missing_to, command.reason, at)
+        return remote.copy(lines, at, filled_by=command.filled_by, cut_ms=command.cut_ms)
+
+    remote = await _decide_on_copy(parts, ref, decide)
+    parts.crash_point("federation.after_copied")
+    return {"copied": remote.copied, "ended": remote.has_ended}
+
+
+async def _decide_on_copy(
+    parts: Parts, ref: StreamRef, decide: Callable[[RemoteRun, Moment], list[Event]]
+) -> RemoteRun:
+    """Decide on a copy that is kept in memory: a long run is not read again for each batch."""
+    for _ in range(RACES):
+        remote = await parts.directory.reload(RemoteRun, ref)
+        events = decide(remote, parts.moment(SYSTEM_PRINCIPAL, NO_TRACE))
+        if not events:
+            return remote
+        commit = make_commit(ref, events, parts.new_id)
+        try:
+            await parts.log.append(commit, expected=remote.position)
+        except AppendConflictError:
+            continue
+        return await parts.directory.reload(RemoteRun, ref)
+    raise TimedOutError("the copy changes too fast; try again")
+
+
+async def ingest_events(parts: Parts, auth: AuthContext, command: IngestEvents) -> dict[str, Any]:
+    """Keep what a peer pushed of one run. Returns `{accepted, rejected, missing}`.
+
+    All of it is rejected when this node executes the run, or has executed it.
+    """
+    await parts.directory.active_tenant(auth.tenant_id)
+    count = len(command.lines)
+    if command.run_id is not None:
+        own = await parts.log.last(run_ref(auth.tenant_id, command.run_id))
+        if own is not None and not own.is_void:
+            return {"accepted": 0, "rejected": count, "missing": []}
+    lines = [line.encode() for line in command.lines]
+    ref = ingest_ref(auth.tenant_id, command.source_stack_id, command.run_id)
+    at = parts.moment(auth.principal, command.traceparent)
+    for _ in range(RACES):
+        ingest = await parts.directory.reload(Ingest, ref)
+        events, found = ingest.take(command.source_stack_id, command.run_id, lines, at)
+        if events:
+            try:
+                commit = make_commit(ref, events, parts.new_id)
+                await parts.log.append(commit, expected=ingest.position)
+            except AppendConflictError:
+                continue
+            ingest = await parts.directory.reload(Ingest, ref)
+        return {
+            "accepted": len(found.lines),
+            "rejected": found.rejected,
+            "missing": [list(gap) for gap in ingest.gaps()[:20]],
+        }
+    raise TimedOutError("others push the same run too fast; try again")
+
+
+async def note_peer(parts: Parts, auth: AuthContext, command: NotePeer) -> dict[str, Any]:
+    """Write that a peer answers, or no longer does; once each."""
+
+    def decide(peer: Peer, at: Moment) -> list[Event]:
+        if command.state == "live":
+            return peer.see(command.protocol, command.build, at)
+        return peer.lose(command.reason, at)
+
+    return await _decide_on_peer(parts, auth, command.stack_id, command.traceparent, decide)
+
+
+async def add_peer(parts: Parts, auth: AuthContext, command: AddPeer) -> dict[str, Any]:
+    """Make a peer known at runtime, or change what is known of it."""
+    entry: PeerEntry = command.entry
+
+    def decide(peer: Peer, at: Moment) -> list[Event]:
+        return peer.add(entry, at)
+
+    return await _decide_on_peer(parts, auth, entry.stack_id, command.traceparent, decide)
+
+
+async def remove_peer(parts: Parts, auth: AuthContext, command: RemovePeer) -> dict[str, Any]:
+    """Forget a peer that was added; `NotFoundError` for any other."""
+
+    def decide(peer: Peer, at: Moment) -> list[Event]:
+        return peer.remove(at)
+
+    return await _decide_on_peer(parts, auth, command.stack_id, command.traceparent, decide)
+
+
+async def _decide_on_peer(
+    parts: Parts,
+    auth: AuthContext,
+    stack_id: str,
+    traceparent: str,
+    decide: Callable[[Peer, Moment], list[Event]],
+) -> dict[str, Any]:
+    at = parts.moment(auth.principal, traceparent)
+    decided = await decide_once(parts, Peer, peer_ref(stack_id), at, decide)
+    return {"stack_id": stack_id, "state": decided.aggregate.state}
+
+
+async def _forward(parts: Parts, tenant_id: str, forward_id: str) -> Forward:
+    ref = forward_ref(tenant_id, forward_id)
+    return Forward(ref).fold(await parts.log.read(ref))
