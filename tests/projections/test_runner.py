@@ -86,7 +86,7 @@ async def test_it_follows_the_log_live(dsn: str, pool: Pool, stream_log: JetStre
     steps = await get_steps(pool, TENANT, script.records[0].ref.aggregate_id)
     assert [(s.kind, s.status) for s in steps] == [("model", "ok"), ("tool", "ok")]
     head = await stream_log.head()
-    assert [p.lag(head) for p in await positions(pool)] == [0, 0, 0]
+    assert {p.lag(head) for p in await positions(pool)} == {0}
 
 
 async def test_killed_between_batches_it_resumes_exactly_once(dsn: str, pool: Pool) -> None:
