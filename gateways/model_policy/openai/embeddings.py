@@ -26,8 +26,7 @@ TOKENS: Final = "must be text: token numbers belong to one model's vocabulary an
 
 
 def _text(value: Any) -> Any:
-    is_tokens = isinstance(value, list) or (isinstance(value, int) and value is not True)
-    if is_tokens:
+    if isinstance(value, list) or type(value) is int:
         raise PydanticCustomError("tokens", TOKENS)
     return value
 

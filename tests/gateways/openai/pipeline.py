@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from agentos.domain.errors import BY_CODE, ConflictError, InvalidRequestError, QuotaExceededError
 from agentos.domain.ids import derived_id
@@ -157,8 +156,3 @@ def _outcome(request_id: str) -> Outcome:
         latency_ms=3,
         cost_usd=0.25,
     )
-
-
-def said(value: Any) -> str:
-    """Return a value as JSON, for a line of a script."""
-    return json.dumps(value)

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from openai import APIError, AsyncOpenAI, LengthFinishReasonError
+from openai import APIError, AsyncOpenAI, LengthFinishReasonError, pydantic_function_tool
 from openai.types.chat import ChatCompletionChunk, ChatCompletionToolParam
 from pydantic import BaseModel
 
@@ -289,6 +289,16 @@ async def test_a_json_object(models: ModelDoor, openai: AsyncOpenAI) -> None:
         response_format={"type": "json_object"},
     )
     assert models.pipeline.asked[-1][1].response_format == {"type": "json_object"}
+
+
+async def test_tools_that_the_client_parses(openai: AsyncOpenAI) -> None:
+    answer = await openai.chat.completions.parse(
+        model="m",
+        messages=[{"role": "user", "content": 'call Step {"said": "go"}'}],
+        tools=[pydantic_function_tool(Step)],
+    )
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert call.function.parsed_arguments == Step(said="go")
 
 
 async def test_the_client_s_own_stream_helper(openai: AsyncOpenAI) -> None:
