@@ -84,6 +84,11 @@ def cancel_notice(run_id: str) -> str:
     return f"notice.cancel.{_token(run_id)}"
 
 
+def budget_notice(tenant_id: str) -> str:
+    """Return the core subject that asks gateways to give back a tenant's leased budget."""
+    return f"notice.budget.{_token(tenant_id)}"
+
+
 def work(tenant_id: str, run_id: str) -> str:
     """Return the work queue's subject of one run."""
     return f"{WORK}.{_token(tenant_id)}.{_token(run_id)}"
@@ -101,6 +106,7 @@ SINGLETONS: Final = frozenset({"runs", "models", "tools", "storage", "chain", "s
 ALL_HEARTBEATS: Final = "hb.>"
 ALL_METRICS: Final = "metrics.>"
 ALL_CANCEL_NOTICES: Final = "notice.cancel.*"
+ALL_BUDGET_NOTICES: Final = "notice.budget.*"
 ALL_WORK: Final = f"{WORK}.>"
 WORK_STREAM: Final = "WORK"
 HANDLERS_GROUP: Final = "handlers"

@@ -80,13 +80,18 @@ class NoteDenials(Command):
     denials: tuple[Denial, ...] = Field(max_length=1000)
 
 
+Amounts = dict[str, Annotated[int, Field(ge=0, le=10**15)]]
+HoldId = Annotated[str, Field(pattern=FREE_ID_PATTERN)]
+
+
 class HoldAsked(BaseModel):
-    """What one call may use at most."""
+    """What one call may use at most, and the block that a gateway would rather lease."""
 
     model_config = ConfigDict(frozen=True)
 
-    hold_id: Annotated[str, Field(pattern=FREE_ID_PATTERN)]
-    amounts: dict[str, Annotated[int, Field(ge=0, le=10**15)]]
+    hold_id: HoldId
+    amounts: Amounts
+    block: Amounts | None = None
 
 
 class ReserveQuota(Command):
@@ -97,10 +102,11 @@ class ReserveQuota(Command):
 
 
 class SettleQuota(Command):
-    """Say what holds came to; no amounts: nothing was used."""
+    """Say what holds came to (no amounts: nothing was used), and which parts come back."""
 
     resource: Literal["models", "storage", "tools"]
-    amounts: dict[str, dict[str, Annotated[int, Field(ge=0, le=10**15)]]]
+    amounts: dict[HoldId, Amounts] = {}
+    parts: dict[HoldId, Amounts] = {}
 
 
 class OfTenant(Command):

@@ -6,21 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from agentos.domain.admission.admission import Decision
-from agentos.domain.admission.events import Resource
-from agentos.domain.admission.ledger import Ask, Budget, End, Ledger, ledger_ref
+from agentos.domain.admission.budgets import Budget
+from agentos.domain.admission.events import Hold, Resource
+from agentos.domain.admission.ledger import Ask, End, Granted, Ledger, Part, ledger_ref
 from agentos.domain.aggregate import FoldError, Moment
 from agentos.domain.auth import SYSTEM_PRINCIPAL
 from agentos.domain.envelope import NO_TRACE, Origin
 from agentos.domain.errors import AgentOSError, AppendConflictError, InternalError
 from agentos.domain.log import make_commit
 from agentos.domain.ports import Clock, EventLog, NewId
-from agentos.domain.tenant.quotas import Quotas
 from agentos.handlers.balanced import catch_up
 
 BATCH: Final = 256
 FORGOTTEN_MS: Final = {"models": 900_000, "storage": 900_000, "tools": 60_000}
-MICRO: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +27,21 @@ class Turn:
 
     asks: Sequence[Ask]
     ends: Sequence[End]
+    parts: Sequence[Part]
     budgets: Sequence[Budget]
-    done: asyncio.Future[dict[str, AgentOSError]]
+    done: asyncio.Future["Taken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What each ask of a turn holds, or why it does not; durable.
+
+    `leased`: blocks are out, of which somebody might give parts back.
+    """
+
+    holds: dict[str, Hold]
+    refused: dict[str, AgentOSError]
+    leased: bool = False
 
 
 class LedgerDesk:
@@ -49,15 +60,18 @@ class LedgerDesk:
         return not self._turns and (self._task is None or self._task.done())
 
     async def take(
-        self, asks: Sequence[Ask], ends: Sequence[End], budgets: Sequence[Budget]
-    ) -> dict[str, AgentOSError]:
-        """End holds and reserve; returns why which asks were refused, once it is durable."""
-        done = asyncio.get_running_loop().create_future()
-        self._turns.append(Turn(asks, ends, budgets, done))
+        self,
+        asks: Sequence[Ask],
+        ends: Sequence[End],
+        budgets: Sequence[Budget],
+        parts: Sequence[Part] = (),
+    ) -> Taken:
+        """Take parts back, end holds, and reserve; returns once it is durable."""
+        done: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+        self._turns.append(Turn(asks, ends, parts, budgets, done))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
-        refused: dict[str, AgentOSError] = await done
-        return refused
+        return await done
 
     def forgotten(self, now_ms: int) -> list[End]:
         """Return the ends of holds that nobody settled in time: their worst case stands."""
@@ -73,15 +87,20 @@ class LedgerDesk:
         while self._turns:
             turns, self._turns = self._turns[:BATCH], self._turns[BATCH:]
             try:
-                refused = await self._decide(turns)
+                granted = await self._decide(turns)
             except (AgentOSError, FoldError) as error:
                 self._loaded = False
                 self._fail(turns, error)
             else:
                 for turn in turns:
-                    ids = [ask.hold_id for ask in turn.asks if ask.hold_id in refused]
                     if not turn.done.done():
-                        turn.done.set_result({i: refused[i] for i in ids})
+                        turn.done.set_result(self._taken(turn, granted))
+
+    def _taken(self, turn: Turn, granted: Granted) -> Taken:
+        ids = [ask.hold_id for ask in turn.asks]
+        refused = {i: granted.refused[i] for i in ids if i in granted.refused}
+        holds = {i: granted.holds[i] for i in ids if i in granted.holds}
+        return Taken(holds, refused, bool(refused) and self.ledger.has_blocks)
 
     def _fail(self, turns: Sequence[Turn], error: Exception) -> None:
         if isinstance(error, FoldError):
@@ -90,21 +109,23 @@ class LedgerDesk:
             if not turn.done.done():
                 turn.done.set_exception(error)
 
-    async def _decide(self, turns: Sequence[Turn]) -> dict[str, AgentOSError]:
+    async def _decide(self, turns: Sequence[Turn]) -> Granted:
         asks = [ask for turn in turns for ask in turn.asks]
         ends = [end for turn in turns for end in turn.ends]
+        parts = [part for turn in turns for part in turn.parts]
+        budgets = next((turn.budgets for turn in reversed(turns) if turn.asks), ())
         read_on = False
         while True:
             if not self._loaded:
                 await self.load()
-            decision = self.ledger.decide(asks, ends, turns[-1].budgets, self._desks.moment())
+            decision = self.ledger.decide(asks, ends, budgets, self._desks.moment(), parts)
             if decision.refused and not read_on:
                 await self.load()
                 read_on = True
             elif await self._write(decision):
-                return decision.refused
+                return decision
 
-    async def _write(self, decision: Decision) -> bool:
+    async def _write(self, decision: Granted) -> bool:
         if not decision.events:
             return True
         ledger = self.ledger
@@ -149,22 +170,3 @@ class LedgerDesks:
         for desk in list(self._desks.values()):
             if forgotten := desk.forgotten(now):
                 await desk.take((), forgotten, ())
-
-
-def budgets_of(limits: Quotas, resource: Resource) -> list[Budget]:
-    """Return what a tenant's quotas allow of a resource; none is no limit."""
-    if resource == "tools" and limits.tools and limits.tools.tool_calls_per_minute is not None:
-        return [Budget("minute", "calls", limits.tools.tool_calls_per_minute)]
-    if resource == "storage" and limits.storage and limits.storage.max_memory_bytes is not None:
-        return [Budget("ever", "bytes", limits.storage.max_memory_bytes)]
-    budgets: list[Budget] = []
-    if resource == "models" and limits.models is not None:
-        if limits.models.max_requests_per_minute is not None:
-            budgets.append(Budget("minute", "requests", limits.models.max_requests_per_minute))
-        if (budget := limits.models.token_budget) is not None:
-            if budget.max_tokens is not None:
-                budgets.append(Budget(budget.window, "tokens", budget.max_tokens))
-            if budget.max_cost_usd is not None:
-                limit = int(budget.max_cost_usd * MICRO)
-                budgets.append(Budget(budget.window, "micro_usd", limit))
-    return budgets

@@ -10,12 +10,16 @@ Resource = Literal["runs", "models", "storage", "tools"]
 
 
 class Hold(BaseModel):
-    """Amounts by unit that something may use at most, until it is settled."""
+    """Amounts by unit that something may use at most, until it is settled.
+
+    A `block` is a gateway's, to hand out in parts: what it has not handed out can come back.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     amounts: dict[str, int]
     reserved_at: int
+    block: bool | None = Field(default=None, exclude_if=is_none)
 
 
 class Counter(BaseModel):
@@ -39,13 +43,17 @@ class QuotaReserved(Payload):
 
 
 class QuotaReleased(Payload):
-    """Those runs' slots are free, or those holds used nothing."""
+    """Those runs' slots are free, those holds used nothing, or those parts of blocks come back.
+
+    A block that gave parts back hands out nothing more.
+    """
 
     TYPE: ClassVar = "agentos.quota.released"
     resource: Resource = "runs"
     run_ids: list[str] | None = Field(default=None, exclude_if=is_none)
     active: int | None = Field(default=None, exclude_if=is_none)
     hold_ids: list[str] | None = Field(default=None, exclude_if=is_none)
+    parts: dict[str, dict[str, int]] | None = Field(default=None, exclude_if=is_none)
 
 
 class QuotaSettled(Payload):

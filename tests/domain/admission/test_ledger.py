@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentos.domain.admission.ledger import Ask, Budget, End, Ledger, ledger_ref
+from agentos.domain.admission.budgets import Budget
+from agentos.domain.admission.ledger import Ask, End, Ledger, ledger_ref
 from agentos.domain.admission.windows import window_start
 from agentos.domain.errors import QuotaExceededError
 from agentos.domain.log import Recorded, make_commit
