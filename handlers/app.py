@@ -23,6 +23,7 @@ from agentos.handlers.parts import Parts
 from agentos.handlers.serving import CommandServer
 from agentos.handlers.subscribers import AccountsKeeper
 from agentos.handlers.sweep import load_unfinished, sweep_for_ever
+from agentos.handlers.usage_desks import UsageDesks
 from agentos.handlers.watch import LogWatch
 from agentos.infra.clock import SystemClock, SystemIds
 from agentos.infra.crash import crash_at
@@ -62,6 +63,7 @@ def make_parts(settings: Settings, client: Any) -> Parts:
         desks=desks,
         dispatcher=dispatcher,
         ledgers=LedgerDesks(event_log, clock, new_id),
+        usage=UsageDesks(event_log, clock, new_id),
         idempotency_ttl_ms=ttl_ms,
         crash_point=crash_at(settings.crash_point) if settings.crash_point else never,
         subscribers=None

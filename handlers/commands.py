@@ -12,6 +12,7 @@ from agentos.domain.key.key import KeyKind
 from agentos.domain.run.events import ErrorInfo
 from agentos.domain.run.request import RunRequest
 from agentos.domain.tenant.tenant import Profile
+from agentos.domain.usage.usage import UsageRecorded
 
 AgentId = Annotated[str, Field(pattern=NAMED_ID_PATTERN)]
 TenantId = Annotated[str, Field(pattern=r"^tnt_[A-Za-z0-9_-]{1,100}$")]
@@ -107,6 +108,27 @@ class SettleQuota(Command):
     resource: Literal["models", "storage", "tools"]
     amounts: dict[HoldId, Amounts] = {}
     parts: dict[HoldId, Amounts] = {}
+
+
+class EndedCall(BaseModel):
+    """A model call that ended, and whose it was."""
+
+    model_config = ConfigDict(frozen=True)
+
+    principal: Principal
+    traceparent: TraceParent
+    usage: UsageRecorded
+
+
+class RecordUsage(Command):
+    """Write what model calls used. The same `batch_id` again is the same batch.
+
+    `after` is a log position from before the batch was first sent.
+    """
+
+    batch_id: Annotated[str, Field(pattern=NAMED_ID_PATTERN)]
+    after: int = Field(ge=0)
+    calls: tuple[EndedCall, ...] = Field(min_length=1, max_length=256)
 
 
 class OfTenant(Command):

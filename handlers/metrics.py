@@ -8,7 +8,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from agentos.domain.envelope import Event
 from agentos.domain.run.events import (
-    ModelCompleted,
     RunCanceled,
     RunCompleted,
     RunFailed,
@@ -80,14 +79,6 @@ class ExecutorMetrics(ProcessMetrics):
         self._tool_errors = Counter(
             "agentos_tool_errors", "Tool calls that failed", registry=registry
         )
-        self._models = Counter(
-            "agentos_model_requests",
-            "Model calls",
-            ("backend", "model", "outcome"),
-            registry=registry,
-        )
-        self._tokens = Counter("agentos_model_tokens", "Tokens", ("direction",), registry=registry)
-        self._cost = Counter("agentos_model_cost_usd", "Cost of model calls", registry=registry)
 
     def written(self, run: Run, events: Iterable[Event]) -> None:
         """Count what a commit says."""
@@ -95,21 +86,12 @@ class ExecutorMetrics(ProcessMetrics):
             payload = event.payload
             if isinstance(payload, StepCompleted):
                 self._step_seconds.labels(payload.step_kind).observe(payload.duration_ms / 1000)
-            elif isinstance(payload, ModelCompleted):
-                self._model(payload)
             elif isinstance(payload, ToolCallCompleted):
                 self._tool(payload)
             elif isinstance(payload, RunCompleted | RunFailed | RunCanceled):
                 self.runs.labels(payload.status).inc()
                 began = run.started_at or event.time
                 self._run_seconds.observe((event.time - began) / 1000)
-
-    def _model(self, payload: ModelCompleted) -> None:
-        route = payload.route
-        self._models.labels(route.backend, route.model, payload.status).inc()
-        self._tokens.labels("input").inc(payload.usage.input_tokens)
-        self._tokens.labels("output").inc(payload.usage.output_tokens)
-        self._cost.inc(payload.cost_usd)
 
     def _tool(self, payload: ToolCallCompleted) -> None:
         refused = payload.error is not None and payload.error.code == "forbidden"

@@ -14,6 +14,7 @@ from agentos.handlers.dispatch import Dispatcher
 from agentos.handlers.ledgers import LedgerDesks
 from agentos.handlers.metrics import HandlerMetrics
 from agentos.handlers.subscribers import AccountsKeeper
+from agentos.handlers.usage_desks import UsageDesks
 from agentos.handlers.watch import LogWatch
 
 
@@ -34,6 +35,7 @@ class Parts:
     desks: AdmissionDesks
     dispatcher: Dispatcher
     ledgers: LedgerDesks
+    usage: UsageDesks
     idempotency_ttl_ms: int
     crash_point: CrashPoint = never
     denials: Denials = field(default_factory=Denials)

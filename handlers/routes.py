@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from agentos.domain.auth import AuthContext
-from agentos.handlers import agents, audit, federation, keys, quotas, runs, tenants
+from agentos.handlers import agents, audit, federation, keys, quotas, runs, tenants, usage
 from agentos.handlers.commands import (
     AcceptForward,
     AddPeer,
@@ -22,6 +22,7 @@ from agentos.handlers.commands import (
     IssueKey,
     NoteDenials,
     NotePeer,
+    RecordUsage,
     RegisterAgent,
     RemovePeer,
     RequestForward,
@@ -52,6 +53,7 @@ ROUTES: Final[dict[str, tuple[type[Command], Handler]]] = {
     "key.issue": (IssueKey, keys.issue_key),
     "key.rotate": (RotateKey, keys.rotate_key),
     "key.revoke": (RevokeKey, keys.revoke_key),
+    "usage.record": (RecordUsage, usage.record_usage),
     "audit.denials": (NoteDenials, audit.note_denials),
     "forward.request": (RequestForward, federation.request_forward),
     "forward.accept": (AcceptForward, federation.accept_forward),

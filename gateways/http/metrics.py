@@ -4,8 +4,11 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from agentos.domain.usage.usage import UsageRecorded
+
 METHODS: Final = frozenset("GET POST PUT PATCH DELETE HEAD OPTIONS".split())
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+FAST: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
 Key = tuple[str, str, str, int]
 
 
@@ -42,6 +45,36 @@ class Metrics:
         self.sse_streams = Gauge(
             "agentos_sse_streams", "Open event streams", registry=self.registry
         )
+        self._model_requests = Counter(
+            "agentos_model_requests",
+            "Model calls",
+            ("backend", "model", "outcome"),
+            registry=self.registry,
+        )
+        self._model_tokens = Counter(
+            "agentos_model_tokens", "Tokens of model calls", ("direction",), registry=self.registry
+        )
+        self._model_cost = Counter(
+            "agentos_model_cost_usd", "Dollars that model calls cost", registry=self.registry
+        )
+        self.model_overhead = Histogram(
+            "agentos_model_overhead_seconds",
+            "Time of a model call that was not the backend's",
+            buckets=FAST,
+            registry=self.registry,
+        )
+        self._policy_decisions = Counter(
+            "agentos_policy_decisions",
+            "Model calls by what policy decided",
+            ("decision",),
+            registry=self.registry,
+        )
+        self.usage_unrecorded = Counter(
+            "agentos_usage_unrecorded",
+            "Model calls without a usage event of their own",
+            ("reason",),
+            registry=self.registry,
+        )
         self._known: dict[Key, tuple[Counter, Histogram]] = {}
 
     def count(
@@ -67,6 +100,15 @@ class Metrics:
     def auth_failed(self, reason: str) -> None:
         """Count a request that was turned away."""
         self._auth_failures.labels(reason).inc()
+
+    def model_called(self, usage: UsageRecorded) -> None:
+        """Count one model call."""
+        self._model_requests.labels(usage.backend, usage.model, usage.status).inc()
+        self._model_tokens.labels("input").inc(usage.usage.input_tokens)
+        self._model_tokens.labels("output").inc(usage.usage.output_tokens)
+        self._model_cost.inc(usage.cost_usd)
+        if usage.policy is not None:
+            self._policy_decisions.labels(usage.policy.decision).inc()
 
     def text(self) -> bytes:
         """Return everything in the Prometheus text format."""

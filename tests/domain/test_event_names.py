@@ -20,6 +20,7 @@ from agentos.domain.models.published import CatalogAggregate
 from agentos.domain.run.events import FINAL_TYPES, SHORT_NAMES
 from agentos.domain.run.run import Run
 from agentos.domain.tenant.tenant import Tenant
+from agentos.domain.usage.usage import Usage
 
 AGGREGATES: tuple[type[Aggregate], ...] = (
     Run,
@@ -33,6 +34,7 @@ AGGREGATES: tuple[type[Aggregate], ...] = (
     RemoteRun,
     Ingest,
     Peer,
+    Usage,
 )
 NAMES = {
     "run": [
@@ -79,7 +81,11 @@ NAMES = {
         "agentos.federation.peer.seen",
     ],
     "audit": ["agentos.audit.recorded"],
+<<<<<<< HEAD
     "catalog": ["agentos.catalog.published"],
+=======
+    "usage": ["agentos.usage.recorded"],
+>>>>>>> 34a7009 (One usage event for each model call, written in company and once)
     "key": ["agentos.key.issued", "agentos.key.revoked", "agentos.key.rotated"],
     "agent": ["agentos.agent.deprecated", "agentos.agent.registered", "agentos.agent.updated"],
     "tenant": [

@@ -26,6 +26,7 @@ from agentos.handlers.ledgers import LedgerDesks
 from agentos.handlers.parts import Parts
 from agentos.handlers.runs import cancel_run, create_run
 from agentos.handlers.sweep import load_unfinished
+from agentos.handlers.usage_desks import UsageDesks
 from agentos.handlers.watch import LogWatch
 from agentos.infra.memory.log import MemoryLog
 from agentos.infra.memory.queue import MemoryQueue
@@ -133,6 +134,7 @@ class Node:
             desks=desks,
             dispatcher=dispatcher,
             ledgers=LedgerDesks(log, clock, self.new_id),
+            usage=UsageDesks(log, clock, self.new_id),
             idempotency_ttl_ms=ttl_ms,
         )
         await dispatcher.listen(self.signals)

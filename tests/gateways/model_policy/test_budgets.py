@@ -14,7 +14,8 @@ from agentos.domain.auth import AuthContext
 from agentos.domain.errors import DependencyUnavailableError, QuotaExceededError, RateLimitedError
 from agentos.domain.log import Commit
 from agentos.domain.tenant.tenant import Profile, Tenant, tenant_ref
-from agentos.gateways.model_policy.budgets import Budgets, Reservation
+from agentos.gateways.model_policy.budgets import Budgets
+from agentos.gateways.model_policy.leases import Reservation
 from agentos.handlers.parts import Parts
 from agentos.handlers.routes import handle
 from agentos.infra.memory.bus import MemoryBus
