@@ -81,11 +81,8 @@ NAMES = {
         "agentos.federation.peer.seen",
     ],
     "audit": ["agentos.audit.recorded"],
-<<<<<<< HEAD
     "catalog": ["agentos.catalog.published"],
-=======
     "usage": ["agentos.usage.recorded"],
->>>>>>> 34a7009 (One usage event for each model call, written in company and once)
     "key": ["agentos.key.issued", "agentos.key.revoked", "agentos.key.rotated"],
     "agent": ["agentos.agent.deprecated", "agentos.agent.registered", "agentos.agent.updated"],
     "tenant": [
