@@ -208,6 +208,11 @@ class Ledger(Balanced):
         return self._book.holds
 
     @property
+    def counters(self) -> Mapping[str, Counter]:
+        """What is used and held, by `<span>:<unit>`, of the newest window only."""
+        return self._book.counters
+
+    @property
     def has_blocks(self) -> bool:
         """Whether somebody holds a block, of which parts might come back."""
         return bool(self._book.blocks)
