@@ -8,8 +8,8 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from agentos.domain.auth import AuthContext
 from agentos.domain.errors import (
@@ -20,7 +20,17 @@ from agentos.domain.errors import (
     TimedOutError,
 )
 from agentos.domain.ids import derived_id
-from agentos.domain.ports import ModelAnswer, ModelRequest, RequestedToolCall
+from agentos.domain.ports import (
+    EmbedAnswer,
+    EmbedRequest,
+    FinishReason,
+    ModelAnswer,
+    ModelRequest,
+    OnDelta,
+    RequestedToolCall,
+    Usage,
+)
+from agentos.infra.models.hashed import DIMENSIONS, hashed_vectors
 from agentos.infra.models.script import (
     Call,
     Fail,
@@ -32,48 +42,84 @@ from agentos.infra.models.script import (
     parse_script,
     parse_sleep,
 )
-from agentos.infra.models.tokens import CHARACTERS_PER_TOKEN, estimate_usage, stream_words
-
-OnDelta = Callable[[str], None] | None
+from agentos.infra.models.tokens import (
+    CHARACTERS_PER_TOKEN,
+    estimate_usage,
+    stream_words,
+    tokens_of,
+)
 
 BACKEND: Final = "builtin"
+CHAT_MODELS: Final = ("echo", "scripted", "sleep")
+EMBED_MODEL: Final = "embed"
 
 
-class BuiltinModels:
-    """`builtin/echo`, `builtin/scripted` and `builtin/sleep`."""
+class BuiltinBackend:
+    """`ModelBackend` of the models `echo`, `scripted` and `sleep`, and of the embedder `embed`."""
 
-    def __init__(self) -> None:
-        self._models: dict[str, Callable[[ModelRequest, OnDelta], Awaitable[ModelAnswer]]] = {
-            "echo": echo,
-            "scripted": run_script,
-            "sleep": sleep,
-        }
+    def __init__(self, name: str = "builtin") -> None:
+        self._name = name
+        self._models: dict[str, Callable[[ModelRequest, OnDelta | None], Awaitable[ModelAnswer]]]
+        self._models = {"echo": echo, "scripted": run_script, "sleep": sleep}
 
-    async def invoke(
-        self, auth: AuthContext, request: ModelRequest, on_delta: OnDelta = None
+    async def chat(
+        self, auth: AuthContext, model: str, request: ModelRequest, on_delta: OnDelta | None = None
     ) -> ModelAnswer:
-        """Answer; `InvalidRequestError` for a name that is none of the three."""
-        name = request.model_ref.partition("/")[2]
-        model = self._models.get(name)
-        if model is None:
+        """Answer; `InvalidRequestError` for a model that is none of the three."""
+        answer = self._models.get(model)
+        if answer is None:
+            raise self._no_such(model, "chat", CHAT_MODELS)
+        told: list[str] = []
+
+        def tell(text: str) -> None:
+            told.append(text)
+            if on_delta is not None:
+                on_delta(text)
+
+        try:
+            made = await answer(request, tell if on_delta is not None else None)
+        except AgentOSError as error:
+            error.details.update(_how_far(request, "".join(told)))
+            raise
+        return made if self._name == made.backend else replace(made, backend=self._name)
+
+    async def embed(self, auth: AuthContext, model: str, request: EmbedRequest) -> EmbedAnswer:
+        """Return unit vectors of 64 dimensions; `InvalidRequestError` for any other wish."""
+        if model != EMBED_MODEL:
+            raise self._no_such(model, "embed", (EMBED_MODEL,))
+        if request.dimensions not in (None, DIMENSIONS):
             raise InvalidRequestError(
-                "no such builtin model", model_ref=request.model_ref, known=sorted(self._models)
+                "builtin/embed has one size of vectors", dimensions=DIMENSIONS, stage="answer"
             )
-        return await model(request, on_delta)
+        vectors = await hashed_vectors(request.texts)
+        return EmbedAnswer(vectors, Usage(tokens_of(request.texts), 0), self._name, EMBED_MODEL)
+
+    async def probe(self) -> None:
+        """Return: it is there."""
 
     async def aclose(self) -> None:
         """Return at once: nothing is held open."""
 
+    def _no_such(self, model: str, operation: str, known: tuple[str, ...]) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"no builtin model of that name can {operation}",
+            backend=self._name,
+            model=model[:200],
+            known=list(known),
+            stage="answer",
+        )
 
-async def echo(request: ModelRequest, on_delta: OnDelta) -> ModelAnswer:
+
+async def echo(request: ModelRequest, on_delta: OnDelta | None) -> ModelAnswer:
     """Answer with the last user message."""
-    text = _cut(_last_user(request)[0], request)
+    text = _last_user(request)[0]
+    cut = _cut(text, request)
     if on_delta is not None:
-        stream_words(text, on_delta)
-    return _answer(request, "echo", text)
+        stream_words(cut, on_delta)
+    return _answer(request, "echo", cut, is_cut=len(cut) < len(text))
 
 
-async def sleep(request: ModelRequest, on_delta: OnDelta) -> ModelAnswer:
+async def sleep(request: ModelRequest, on_delta: OnDelta | None) -> ModelAnswer:
     """Sleep as long as the lines `sleep <ms>` say together, and answer with the other lines.
 
     Where there are no others it answers `slept <ms> ms`. A sleep that goes over the request's
@@ -85,13 +131,14 @@ async def sleep(request: ModelRequest, on_delta: OnDelta) -> ModelAnswer:
     if any(ms is not None for _, ms in lines):
         await _pause(total, deadline)
     others = [line for line, ms in lines if ms is None]
-    text = _cut("\n".join(others) if any(others) else f"slept {total:g} ms", request)
+    text = "\n".join(others) if any(others) else f"slept {total:g} ms"
+    cut = _cut(text, request)
     if on_delta is not None:
-        stream_words(text, on_delta)
-    return _answer(request, "sleep", text)
+        stream_words(cut, on_delta)
+    return _answer(request, "sleep", cut, is_cut=len(cut) < len(text))
 
 
-async def run_script(request: ModelRequest, on_delta: OnDelta) -> ModelAnswer:
+async def run_script(request: ModelRequest, on_delta: OnDelta | None) -> ModelAnswer:
     """Walk the script in the last user message (grammar: `script.py`) one answer further.
 
     Call lines directly below one another are asked for in one answer, whose text is empty.
@@ -126,22 +173,25 @@ class _Turn:
     deadline: float
 
 
-async def _finish(request: ModelRequest, turn: _Turn, on_delta: OnDelta) -> ModelAnswer:
+async def _finish(request: ModelRequest, turn: _Turn, on_delta: OnDelta | None) -> ModelAnswer:
     results = iter(turn.results)
     parts: list[str] = []
     room = _room(request)
+    is_cut = False
     for index, line in enumerate(turn.script):
         if isinstance(line, Sleep | Fail):
             if index >= turn.start:
                 await _take(line, turn.deadline)
             continue
         text = line.text if isinstance(line, Text) else next(results, "")
-        piece = (f"\n{text}" if parts else text)[:room]
+        whole = f"\n{text}" if parts else text
+        piece = whole[:room]
+        is_cut = is_cut or len(piece) < len(whole)
         room -= len(piece)
         parts.append(piece)
         if on_delta is not None:
             stream_words(piece, on_delta)
-    return _answer(request, "scripted", "".join(parts))
+    return _answer(request, "scripted", "".join(parts), is_cut=is_cut)
 
 
 async def _take(line: Line, deadline: float) -> None:
@@ -157,6 +207,15 @@ async def _pause(ms: float, deadline: float) -> None:
         await asyncio.sleep(max(0.0, left))
         raise TimedOutError("the model sleeps longer than its time limit")
     await asyncio.sleep(ms / 1000)
+
+
+def _how_far(request: ModelRequest, told: str) -> dict[str, Any]:
+    """Return the details of a failure behind the text that was told by then."""
+    if not told:
+        return {"stage": "answer"}
+    usage = estimate_usage(request.messages, told, ())
+    used = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+    return {"stage": "stream", "usage": used}
 
 
 def _failure(code: str) -> AgentOSError:
@@ -206,7 +265,13 @@ def _deadline(request: ModelRequest) -> float:
 
 
 def _answer(
-    request: ModelRequest, model: str, text: str, calls: tuple[RequestedToolCall, ...] = ()
+    request: ModelRequest,
+    model: str,
+    text: str,
+    calls: tuple[RequestedToolCall, ...] = (),
+    *,
+    is_cut: bool = False,
 ) -> ModelAnswer:
     usage = estimate_usage(request.messages, text, calls)
-    return ModelAnswer(text, calls, usage, BACKEND, model)
+    reason: FinishReason = "tool_calls" if calls else "length" if is_cut else "stop"
+    return ModelAnswer(text, calls, usage, BACKEND, model, finish_reason=reason)

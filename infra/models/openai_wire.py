@@ -1,48 +1,71 @@
-"""OpenAI's chat completion format: what is asked, and how an answer is put together."""
+"""OpenAI's formats of chat completions and embeddings: what is asked, and what an answer says."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import base64
+import struct
+from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from agentos.domain.errors import ProviderError
-from agentos.domain.ids import derived_id
-from agentos.domain.ports import ChatMessage, ModelRequest, RequestedToolCall, Usage
-from agentos.infra.models.openai_names import function_name, tool_id_of
-from agentos.infra.models.tokens import estimate_usage
+from agentos.domain.ports import ChatMessage, EmbedRequest, FinishReason, ModelRequest
+from agentos.infra.models.answer_parts import AnswerParts
+from agentos.infra.models.tool_names import ToolNames
 
-MAX_ANSWER_CHARACTERS: Final = 1024 * 1024
-MAX_TOOL_CALLS: Final = 128
+FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+PLAIN_CHOICES: Final = frozenset({"auto", "none", "required"})
 
 
-def to_body(request: ModelRequest, model: str, limit_field: str) -> bytes:
-    """Return the body of a streamed chat completion; `limit_field` names the output limit."""
+def to_chat(
+    request: ModelRequest, model: str, names: ToolNames, limit_field: str, *, is_streamed: bool
+) -> dict[str, Any]:
+    """Return the body of a chat completion; `limit_field` names the output limit."""
     body: dict[str, Any] = {
         "model": model,
-        "messages": [_to_message(message) for message in request.messages],
-        "stream": True,
-        "stream_options": {"include_usage": True},
+        "messages": [_to_message(message, names) for message in request.messages],
     }
+    if is_streamed:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
     if request.tools:
         body["tools"] = [
             {
                 "type": "function",
                 "function": {
-                    "name": function_name(spec.tool_id),
-                    "description": spec.description,
-                    "parameters": dict(spec.input_schema),
+                    "name": names.of(offer),
+                    "description": offer.description,
+                    "parameters": dict(offer.input_schema),
                 },
             }
-            for spec in request.tools
+            for offer in request.tools
         ]
+        if request.tool_choice is not None:
+            body["tool_choice"] = _to_choice(request.tool_choice, names)
     if request.max_output_tokens is not None:
         body[limit_field] = request.max_output_tokens
-    return to_json(body)
+    for field in ("temperature", "top_p", "seed", "response_format"):
+        if (value := getattr(request, field)) is not None:
+            body[field] = value
+    if request.stop:
+        body["stop"] = list(request.stop)
+    return body
 
 
-def _to_message(message: ChatMessage) -> dict[str, Any]:
+def _to_choice(choice: str, names: ToolNames) -> Any:
+    if choice in PLAIN_CHOICES:
+        return choice
+    return {"type": "function", "function": {"name": names.chosen(choice)}}
+
+
+def _to_message(message: ChatMessage, names: ToolNames) -> dict[str, Any]:
     wire: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.name is not None:
+        wire["name"] = message.name
     if message.tool_call_id is not None:
         wire["tool_call_id"] = message.tool_call_id
     if message.tool_calls:
@@ -52,7 +75,7 @@ def _to_message(message: ChatMessage) -> dict[str, Any]:
                 "id": call.tool_call_id,
                 "type": "function",
                 "function": {
-                    "name": function_name(call.tool_id),
+                    "name": names.of(call),
                     "arguments": to_json(dict(call.arguments)).decode(),
                 },
             }
@@ -61,115 +84,52 @@ def _to_message(message: ChatMessage) -> dict[str, Any]:
     return wire
 
 
-@dataclass(slots=True)
-class _CallParts:
-    """A tool call while its pieces arrive."""
-
-    provider_id: str
-    name: str = ""
-    arguments: str = ""
-
-
-class AnswerParts:
-    """An answer while it arrives, as chunks of a stream or whole; every oddity is an error."""
-
-    def __init__(self, on_delta: Callable[[str], None] | None) -> None:
-        self._on_delta = on_delta
-        self._texts: list[str] = []
-        self._calls: list[_CallParts] = []
-        self._by_index: dict[int, _CallParts] = {}
-        self._characters = 0
-        self._usage: Usage | None = None
-        self._model = ""
-        self.finished = False
-
-    def add_json(self, data: bytes) -> None:
-        """Take one chunk, or a whole completion; `ProviderError` if it is neither."""
-        try:
-            chunk = from_json(data)
-            self._add(chunk)
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as exc:
-            raise ProviderError("the backend's answer is not in OpenAI's format") from exc
-
-    def _add(self, chunk: Mapping[str, Any]) -> None:
-        if chunk.get("error"):
-            raise ProviderError("the backend broke off with an error", stage="stream")
-        self._model = str(chunk.get("model") or self._model)
-        if usage := chunk.get("usage"):
-            counts = int(usage["prompt_tokens"]), int(usage.get("completion_tokens") or 0)
-            self._usage = Usage(max(0, counts[0]), max(0, counts[1]))
-        for choice in chunk["choices"][:1] if "choices" in chunk else ():
-            self._add_part(choice.get("delta") or choice.get("message") or {})
-            if choice.get("finish_reason"):
-                self.finished = True
-
-    def _add_part(self, part: Mapping[str, Any]) -> None:
-        text = part.get("content") or part.get("refusal")
-        if text:
-            if not isinstance(text, str):
-                raise TypeError("content is no text")
-            self._count(text)
-            self._texts.append(text)
-            if self._on_delta is not None:
-                self._on_delta(text)
-        for piece in part.get("tool_calls") or ():
-            call = self._call_of(piece.get("index"), str(piece.get("id") or ""))
-            function = piece.get("function") or {}
-            call.name += function.get("name") or ""
-            arguments = function.get("arguments") or ""
-            call.arguments += arguments
-            self._count(arguments)
-
-    def _call_of(self, index: int | None, provider_id: str) -> _CallParts:
-        """Return the call that a piece belongs to; servers differ in what they leave out."""
-        known = self._by_index.get(index) if index is not None else None
-        if known is None and index is None and not provider_id and self._calls:
-            known = self._calls[-1]
-        if known is None or (provider_id and provider_id != known.provider_id):
-            if len(self._calls) >= MAX_TOOL_CALLS:
-                raise ProviderError("the model asked for too many tool calls", retryable=False)
-            known = _CallParts(provider_id)
-            self._calls.append(known)
-        if index is not None:
-            self._by_index[index] = known
-        return known
-
-    def _count(self, text: str) -> None:
-        self._characters += len(text)
-        if self._characters > MAX_ANSWER_CHARACTERS:
-            raise ProviderError("the backend's answer is too long", retryable=False)
-
-    @property
-    def model(self) -> str:
-        """The name by which the backend calls the model that answered."""
-        return self._model
-
-    def content(self) -> str:
-        """Return the text so far."""
-        return "".join(self._texts)
-
-    def tool_calls(self, request: ModelRequest) -> tuple[RequestedToolCall, ...]:
-        """Return the calls asked for; `ProviderError` when one's arguments are no JSON object.
-
-        Their ids are made from the request's id, not taken over: a tool sees the id as its
-        idempotency key, and there are servers that begin at `call_0` in every answer.
-        """
-        return tuple(
-            _to_call(call, derived_id("tcall", request.request_id, str(number)), request)
-            for number, call in enumerate(self._calls)
-        )
-
-    def usage(self, request: ModelRequest, calls: Sequence[RequestedToolCall]) -> Usage:
-        """Return the backend's count, or an estimate where it sent none."""
-        return self._usage or estimate_usage(request.messages, self.content(), calls)
+def add_completion(chunk: Mapping[str, Any], parts: AnswerParts) -> None:
+    """Add a chunk of a stream, or a whole completion; only the first choice counts."""
+    if chunk.get("error"):
+        raise ProviderError("the backend broke off with an error")
+    if model := chunk.get("model"):
+        parts.model = str(model)
+    if usage := chunk.get("usage"):
+        parts.input_tokens = int(usage["prompt_tokens"])
+        parts.output_tokens = int(usage.get("completion_tokens") or 0)
+    for choice in chunk["choices"][:1] if "choices" in chunk else ():
+        _add_part(choice.get("delta") or choice.get("message") or {}, parts)
+        if reason := choice.get("finish_reason"):
+            parts.finish_reason = FINISH_REASONS.get(reason, "stop")
 
 
-def _to_call(call: _CallParts, tool_call_id: str, request: ModelRequest) -> RequestedToolCall:
-    try:
-        arguments = from_json(call.arguments or "{}", allow_inf_nan=False)
-    except ValueError as exc:
-        raise ProviderError("the model asked for a tool call with broken arguments") from exc
-    if not isinstance(arguments, dict) or not call.name:
-        raise ProviderError("the model asked for a tool call without a name or arguments")
-    tool_id = tool_id_of(call.name, request)
-    return RequestedToolCall(tool_call_id, tool_id, tool_id, arguments)
+def _add_part(part: Mapping[str, Any], parts: AnswerParts) -> None:
+    if text := part.get("content") or part.get("refusal"):
+        parts.add_text(text)
+    for piece in part.get("tool_calls") or ():
+        call = parts.call(piece.get("index"), str(piece.get("id") or ""))
+        function = piece.get("function") or {}
+        call.name += function.get("name") or ""
+        parts.add_arguments(call, function.get("arguments") or "")
+
+
+def to_embedding(request: EmbedRequest, model: str) -> dict[str, Any]:
+    """Return the body of an embedding call."""
+    body: dict[str, Any] = {"model": model, "input": list(request.texts)}
+    if request.dimensions is not None:
+        body["dimensions"] = request.dimensions
+    return body
+
+
+def vectors_of(answer: Mapping[str, Any]) -> list[list[float]]:
+    """Return the vectors in the order of their texts, from numbers or base64."""
+    rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+    if [row["index"] for row in rows] != list(range(len(rows))):
+        raise ValueError("an embedding is missing or there twice")
+    return [to_vector(row["embedding"]) for row in rows]
+
+
+def to_vector(value: Any) -> list[float]:
+    """Return a list of numbers as it is, and base64 of 32-bit floats as numbers."""
+    if isinstance(value, list):
+        return value
+    raw = base64.b64decode(value, validate=True)
+    if len(raw) % 4:
+        raise ValueError("no whole number of 32-bit floats")
+    return list(struct.unpack(f"<{len(raw) // 4}f", raw))

@@ -1,43 +1,44 @@
-"""Which backend answers a `model_ref`: `<backend>/<model>`."""
+"""Which backend answers a `model_ref` of the executor: `<backend>/<model>`, tried again twice."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+import asyncio
+import random
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from agentos.domain.auth import AuthContext
-from agentos.domain.errors import ForbiddenError, InvalidRequestError
-from agentos.domain.ports import ModelAnswer, ModelPort, ModelRequest
-from agentos.infra.models.builtin import BuiltinModels
-from agentos.infra.models.openai_compatible import OpenAICompatibleModels
+from agentos.domain.errors import AgentOSError, ForbiddenError, InvalidRequestError
+from agentos.domain.models.catalog import BackendEntry
+from agentos.domain.ports import ModelAnswer, ModelBackend, ModelRequest, OnDelta
+from agentos.infra.models.build import make_backend
 
-
-class ModelBackend(ModelPort, Protocol):
-    """The models behind one prefix, and how to let go of what they hold open."""
-
-    async def aclose(self) -> None:
-        """Close every connection."""
-        ...
+RETRIES: Final = 2
+FIRST_WAIT_S: Final = 0.25
+MAX_WAIT_S: Final = 8.0
 
 
 class Models:
-    """All models of this node, behind `ModelPort`."""
+    """All models of this node, behind `ModelPort`. `known` says what a backend may be asked for."""
 
-    def __init__(self, backends: Mapping[str, ModelBackend]) -> None:
+    def __init__(
+        self, backends: Mapping[str, ModelBackend], known: Mapping[str, frozenset[str]]
+    ) -> None:
         self._backends = dict(backends)
+        self._known = dict(known)
 
     async def invoke(
-        self,
-        auth: AuthContext,
-        request: ModelRequest,
-        on_delta: Callable[[str], None] | None = None,
+        self, auth: AuthContext, request: ModelRequest, on_delta: OnDelta | None = None
     ) -> ModelAnswer:
         """Ask the backend that the model's name begins with.
 
-        Raises `ForbiddenError` without the scope `models:invoke`, `InvalidRequestError` for
-        a name without a known backend, and what that backend raises.
+        What has not begun to answer and may pass is asked again twice, with jitter and not
+        before the server's `Retry-After`, as far as the request's timeout allows. Raises
+        `ForbiddenError` without the scope `models:invoke`, `InvalidRequestError` for a name
+        without a known backend or model, and what that backend raises.
         """
         if "models:invoke" not in auth.scopes:
             raise ForbiddenError("models may not be called", required_scope="models:invoke")
-        name, slash, _ = request.model_ref.partition("/")
+        name, slash, model = request.model_ref.partition("/")
         backend = self._backends.get(name) if slash else None
         if backend is None:
             raise InvalidRequestError(
@@ -45,12 +46,39 @@ class Models:
                 model_ref=request.model_ref,
                 known_backends=sorted(self._backends),
             )
-        return await backend.invoke(auth, request, on_delta)
+        known = self._known.get(name)
+        if not model or (known and model not in known):
+            raise InvalidRequestError(
+                "the backend has no such model",
+                model_ref=request.model_ref,
+                known=sorted(known or ()),
+            )
+        deadline = time.monotonic() + request.timeout_ms / 1000
+        for attempt in range(RETRIES):
+            try:
+                return await backend.chat(auth, model, request, on_delta)
+            except AgentOSError as error:
+                wait = _wait_s(attempt, error)
+                if wait is None or time.monotonic() + wait >= deadline:
+                    raise
+            await asyncio.sleep(wait)
+        return await backend.chat(auth, model, request, on_delta)
 
     async def aclose(self) -> None:
         """Close all backends."""
         for backend in self._backends.values():
             await backend.aclose()
+
+
+def _wait_s(attempt: int, error: AgentOSError) -> float | None:
+    """Return how long to wait before another attempt, `None` if it would not help."""
+    if not error.to_wire()["retryable"] or error.details.get("stage") != "answer":
+        return None
+    if error.code == "timeout":
+        return None
+    most = min(MAX_WAIT_S, FIRST_WAIT_S * 2.0**attempt)
+    jittered = random.uniform(most / 2, most)  # noqa: S311 - spreads load, guards nothing
+    return float(error.details.get("retry_after_ms", 0)) / 1000 + jittered
 
 
 def build_models(
@@ -63,7 +91,11 @@ def build_models(
 
     Nothing is connected before the first call. `ValueError` for a base URL that is none.
     """
-    backends: dict[str, ModelBackend] = {"builtin": BuiltinModels()}
+    entries: list[tuple[BackendEntry, str | None]] = [
+        (BackendEntry(name="builtin", kind="builtin"), None)
+    ]
     if openai_base_url:
-        backends["openai"] = OpenAICompatibleModels(openai_base_url, openai_api_key, openai_models)
-    return Models(backends)
+        entry = BackendEntry(name="openai", kind="openai", base_url=openai_base_url)
+        entries.append((entry, openai_api_key))
+    backends = {entry.name: make_backend(entry, key) for entry, key in entries}
+    return Models(backends, {"openai": frozenset(openai_models)})

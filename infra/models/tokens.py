@@ -26,6 +26,11 @@ def estimate_usage(
     return Usage(-(-asked // CHARACTERS_PER_TOKEN), -(-answered // CHARACTERS_PER_TOKEN))
 
 
+def tokens_of(texts: Sequence[str]) -> int:
+    """Return the tokens of some texts together, by the same rule."""
+    return -(-sum(map(len, texts)) // CHARACTERS_PER_TOKEN)
+
+
 def _length(calls: Sequence[RequestedToolCall]) -> int:
     if not calls:
         return 0

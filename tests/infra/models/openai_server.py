@@ -1,58 +1,55 @@
-"""A real HTTP server on loopback that speaks OpenAI's chat completion format."""
+"""A real HTTP server on loopback that speaks OpenAI's chat completion and embedding formats."""
 
-import asyncio
+import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import struct
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
-Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from tests.infra.models.fake_server import (
+    JSON,
+    SSE,
+    ModelServer,
+    Reply,
+    Vendor,
+    abort,
+    broken,
+    error_status,
+    model_server,
+    pieces,
+    raw,
+    sse,
+)
 
+OpenAIServer = ModelServer
 
-@dataclass
-class OpenAIServer:
-    """Answers with its replies in order, the last one again and again; keeps what it was asked."""
-
-    replies: list[Reply] = field(default_factory=list)
-    bodies: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    connections: set[int] = field(default_factory=set)
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
-    left: asyncio.Event = field(default_factory=asyncio.Event)
-    base_url: str = ""
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one chat completion."""
-        self.bodies.append(await request.json())
-        self.headers.append(dict(request.headers))
-        self.connections.add(id(request.transport))
-        self.asked.set()
-        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-        try:
-            return await reply(request)
-        except (asyncio.CancelledError, ConnectionError):
-            self.left.set()
-            raise
+__all__ = [
+    "OPENAI",
+    "OpenAIServer",
+    "Reply",
+    "abort",
+    "call_piece",
+    "chunk",
+    "echo",
+    "embeddings",
+    "hang",
+    "openai_server",
+    "raw",
+    "status",
+    "stream",
+    "text_stream",
+    "usage_chunk",
+]
 
 
 @asynccontextmanager
 async def openai_server(*replies: Reply) -> AsyncIterator[OpenAIServer]:
     """Run the server on a free port."""
-    server = OpenAIServer(list(replies) or [echo])
-    app = web.Application(client_max_size=8 * 1024 * 1024)
-    app.router.add_post("/v1/chat/completions", server.handle)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    server.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    try:
+    async with model_server(*(replies or [echo]), root="/v1") as server:
         yield server
-    finally:
-        await runner.cleanup()
 
 
 def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
@@ -91,21 +88,47 @@ def call_piece(index: int, call_id: str | None, name: str | None, arguments: str
 
 
 def stream(chunks: Sequence[dict[str, Any]], *, done: bool = True, cut: bool = False) -> Reply:
-    """Return a reply that streams `chunks`; `cut` breaks the connection behind them."""
+    """Return a reply that streams `chunks`; `cut` breaks the connection behind them.
+
+    Who did not ask for a stream gets the same in one object, broken off in the middle of it
+    where `cut` or not `done`.
+    """
 
     async def reply(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        for each in chunks:
-            await response.write(f"data: {json.dumps(each)}\n\n".encode())
-        if cut:
-            assert request.transport is not None
-            request.transport.abort()
-        elif done:
-            await response.write(b"data: [DONE]\n\n")
-        return response
+        is_whole = done and not cut
+        if not (await request.json()).get("stream"):
+            whole = json.dumps(completion(chunks)).encode()
+            return await (raw if is_whole else broken)(whole, JSON)(request)
+        parts = [sse(each) for each in chunks]
+        end = [b"data: [DONE]\n\n"] if is_whole else []
+        return await pieces([*parts, *end], SSE, then="cut" if cut else "end")(request)
 
     return reply
+
+
+def completion(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the whole completion that `chunks` make together."""
+    message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
+    calls: dict[int, dict[str, Any]] = {}
+    finish_reason, usage = None, None
+    for each in chunks:
+        usage = each["usage"] or usage
+        for choice in each["choices"]:
+            finish_reason = choice["finish_reason"] or finish_reason
+            delta = choice["delta"]
+            if delta.get("content") is not None:
+                message["content"] = (message["content"] or "") + delta["content"]
+            for piece in delta.get("tool_calls", ()):
+                call = calls.setdefault(
+                    piece["index"], {**piece, "function": {**piece["function"], "arguments": ""}}
+                )
+                call["function"]["arguments"] += piece["function"]["arguments"]
+    if calls:
+        message["tool_calls"] = [
+            {k: v for k, v in call.items() if k != "index"} for call in calls.values()
+        ]
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
+    return _object([choice], usage) | {"object": "chat.completion"}
 
 
 def text_stream(*texts: str, usage: tuple[int, int] | None = (11, 7)) -> Reply:
@@ -123,37 +146,65 @@ async def echo(request: web.Request) -> web.StreamResponse:
     return await text_stream(text)(request)
 
 
+def embeddings(
+    vectors: Sequence[Sequence[float]], *, as_base64: bool = False, input_tokens: int = 3
+) -> Reply:
+    """Return a reply with vectors, the last one first; the index says what belongs where."""
+
+    def packed(vector: Sequence[float]) -> Any:
+        raw = struct.pack(f"<{len(vector)}f", *vector)
+        return base64.b64encode(raw).decode() if as_base64 else list(vector)
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        data = [
+            {"object": "embedding", "index": index, "embedding": packed(vector)}
+            for index, vector in enumerate(vectors)
+        ]
+        usage = {"prompt_tokens": input_tokens, "total_tokens": input_tokens}
+        return web.json_response(
+            {"object": "list", "model": "fake-1", "data": data[::-1], "usage": usage}
+        )
+
+    return reply
+
+
 def status(code: int, body: Any = None, **headers: str) -> Reply:
     """Return a reply with an error status, in OpenAI's error shape if `body` is a text."""
-
-    async def reply(request: web.Request) -> web.StreamResponse:
-        error = {"message": body, "type": "x", "param": None, "code": None}
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return web.json_response({"error": error}, status=code, headers=named)
-
-    return reply
-
-
-def raw(body: bytes, content_type: str, code: int = 200) -> Reply:
-    """Return a reply with any bytes."""
-
-    async def reply(request: web.Request) -> web.StreamResponse:
-        return web.Response(body=body, status=code, headers={"Content-Type": content_type})
-
-    return reply
+    error = {"message": body, "type": "x", "param": None, "code": None}
+    return error_status(code, {"error": error}, **headers)
 
 
 async def hang(request: web.Request) -> web.StreamResponse:
     """Begin a stream and never go on."""
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    await response.prepare(request)
-    await response.write(f"data: {json.dumps(chunk({'content': 'begin'}))}\n\n".encode())
-    await asyncio.sleep(60)
-    return response
+    return await pieces([sse(chunk({"content": "begin"}))], SSE, then="stalled")(request)
 
 
-async def abort(request: web.Request) -> web.StreamResponse:
-    """Break the connection before any answer."""
-    assert request.transport is not None
-    request.transport.abort()
-    return web.Response()
+def _calls(asked: Sequence[tuple[str, str]]) -> Reply:
+    deltas = []
+    for index, (name, arguments) in enumerate(asked):
+        half = len(arguments) // 2
+        deltas.append(call_piece(index, f"call_{index}", name, arguments[:half]))
+        deltas.append(call_piece(index, None, None, arguments[half:]))
+    return stream([*map(chunk, deltas), chunk({}, "tool_calls"), usage_chunk(5, 6)])
+
+
+async def _failing(request: web.Request) -> web.StreamResponse:
+    error = {"error": {"message": "overloaded", "type": "server_error"}}
+    if not (await request.json()).get("stream"):
+        return web.json_response(error)
+    return await pieces([sse(chunk({"content": "half"})), sse(error)], SSE)(request)
+
+
+OPENAI = Vendor(
+    kind="openai",
+    key="sk-very-secret",
+    root="/v1",
+    text=text_stream,
+    calls=_calls,
+    status=status,
+    half=stream([chunk({"content": "half"})], cut=True),
+    unended=stream([chunk({"content": "half"})], done=False),
+    stalled=hang,
+    failing=_failing,
+    embeddings=embeddings,
+)

@@ -13,10 +13,14 @@ from agentos.domain.errors import (
     RateLimitedError,
     TimedOutError,
 )
-from agentos.domain.ports import ChatMessage, ModelAnswer
-from agentos.infra.models.builtin import BuiltinModels
+from agentos.domain.ports import ChatMessage, ModelAnswer, ModelRequest, OnDelta
+from agentos.infra.models.builtin import BuiltinBackend
 from agentos.infra.models.script import MAX_PARALLEL_CALLS, Call, parse_script
 from tests.infra.models.requests import caller, request
+
+
+async def ask(model: str, asked: ModelRequest, on_delta: OnDelta | None = None) -> ModelAnswer:
+    return await BuiltinBackend().chat(caller(), model, asked, on_delta)
 
 
 async def converse(text: str, results: list[str]) -> tuple[list[list[Call]], ModelAnswer]:
@@ -24,9 +28,7 @@ async def converse(text: str, results: list[str]) -> tuple[list[list[Call]], Mod
     asked: list[list[Call]] = []
     behind: list[ChatMessage] = []
     for _ in range(200):
-        answer = await BuiltinModels().invoke(
-            caller(), request("builtin/scripted", text, behind=behind)
-        )
+        answer = await ask("scripted", request("builtin/scripted", text, behind=behind))
         if not answer.tool_calls:
             return asked, answer
         behind.append(ChatMessage("assistant", answer.content, tool_calls=answer.tool_calls))
@@ -39,7 +41,7 @@ async def converse(text: str, results: list[str]) -> tuple[list[list[Call]], Mod
 
 
 async def scripted(text: str, **parts: Any) -> ModelAnswer:
-    return await BuiltinModels().invoke(caller(), request("builtin/scripted", text, **parts))
+    return await ask("scripted", request("builtin/scripted", text, **parts))
 
 
 async def test_calls_on_consecutive_lines_are_asked_for_together() -> None:
@@ -85,7 +87,7 @@ async def test_a_fail_line_fails_with_its_code(
         await scripted(f"hello\n{line}")
     assert caught.value.code == code
     if kind is ModelFailedError:
-        assert caught.value.details == {"code": "no_such_code"}
+        assert caught.value.details == {"code": "no_such_code", "stage": "answer"}
 
 
 @pytest.mark.parametrize(
@@ -112,25 +114,23 @@ async def test_a_line_that_is_no_command_is_echoed_as_it_stands(line: str) -> No
     assert (await scripted(line)).content == line
 
 
-@pytest.mark.parametrize("model", ["builtin/scripted", "builtin/sleep"])
+@pytest.mark.parametrize("model", ["scripted", "sleep"])
 async def test_a_sleep_over_the_time_limit_times_out_when_the_limit_is_reached(
     model: str,
 ) -> None:
     began = time.monotonic()
     with pytest.raises(TimedOutError):
-        await BuiltinModels().invoke(
-            caller(), request(model, "sleep 999999999999999", timeout_ms=30)
-        )
+        await ask(model, request(model, "sleep 999999999999999", timeout_ms=30))
     assert 0.03 <= time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("model", ["builtin/scripted", "builtin/sleep"])
+@pytest.mark.parametrize("model", ["scripted", "sleep"])
 async def test_a_sleep_lasts_as_long_as_it_says_and_stops_when_cancelled(model: str) -> None:
     began = time.monotonic()
-    answer = await BuiltinModels().invoke(caller(), request(model, "a\nsleep 20\nb"))
+    answer = await ask(model, request(model, "a\nsleep 20\nb"))
     assert time.monotonic() - began >= 0.02
     assert answer.content == "a\nb"
-    task = asyncio.create_task(BuiltinModels().invoke(caller(), request(model, "sleep 9000")))
+    task = asyncio.create_task(ask(model, request(model, "sleep 9000")))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -138,16 +138,14 @@ async def test_a_sleep_lasts_as_long_as_it_says_and_stops_when_cancelled(model: 
 
 
 async def test_sleep_alone_says_how_long_it_slept() -> None:
-    answer = await BuiltinModels().invoke(caller(), request("builtin/sleep", "sleep 1"))
+    answer = await ask("sleep", request("builtin/sleep", "sleep 1"))
     assert answer.content == "slept 1 ms"
 
 
 async def test_what_stands_above_a_pause_is_streamed_before_it() -> None:
     seen: list[str] = []
-    models = BuiltinModels()
-    task = asyncio.create_task(
-        models.invoke(caller(), request("builtin/scripted", "one two\nsleep 9000"), seen.append)
-    )
+    asked = request("builtin/scripted", "one two\nsleep 9000")
+    task = asyncio.create_task(ask("scripted", asked, seen.append))
     await asyncio.sleep(0)
     assert "".join(seen) == "one two"
     task.cancel()
@@ -156,7 +154,7 @@ async def test_what_stands_above_a_pause_is_streamed_before_it() -> None:
 
 
 async def test_usage_counts_a_token_per_four_characters_rounded_up() -> None:
-    answer = await BuiltinModels().invoke(caller(), request("builtin/echo", "12345"))
+    answer = await ask("echo", request("builtin/echo", "12345"))
     assert (answer.usage.input_tokens, answer.usage.output_tokens) == (4, 2)  # 8 + 5, 5
     assert answer.usage.total_tokens == 6
     assert (answer.backend, answer.model, answer.cost_usd) == ("builtin", "echo", 0.0)
@@ -166,21 +164,22 @@ async def test_usage_counts_a_token_per_four_characters_rounded_up() -> None:
 async def test_the_output_limit_cuts_the_text(model: str) -> None:
     asked = request(f"builtin/{model}", "abc\ndefgh", max_output_tokens=2)
     seen: list[str] = []
-    answer = await BuiltinModels().invoke(caller(), asked, seen.append)
+    answer = await ask(model, asked, seen.append)
     assert answer.content == "".join(seen) == "abc\ndefg"
     assert answer.usage.output_tokens == 2
+    assert answer.finish_reason == "length"
 
 
 async def test_an_unknown_builtin_names_the_known_ones() -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        await BuiltinModels().invoke(caller(), request("builtin/gpt", "x"))
+        await ask("gpt", request("builtin/gpt", "x"))
     assert caught.value.details["known"] == ["echo", "scripted", "sleep"]
 
 
 async def test_a_long_answer_comes_in_few_pieces() -> None:
     seen: list[str] = []
     text = "ab " * 50_000
-    await BuiltinModels().invoke(caller(), request("builtin/echo", text), seen.append)
+    await ask("echo", request("builtin/echo", text), seen.append)
     assert "".join(seen) == text
     assert len(seen) <= 512
 
