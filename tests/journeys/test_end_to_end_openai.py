@@ -155,7 +155,7 @@ async def test_create_and_stream_has_deltas(server: OpenAIServer, client: Client
         (stream([chunk({"content": "The ans"})], cut=True), "provider_error"),
         (stream([chunk({"content": "The ans"})], done=False), "provider_error"),
         (status(401, f"Incorrect API key provided: {KEY}"), "provider_error"),
-        (status(400, "no such thing"), "provider_error"),
+        (status(400, "no such thing"), "invalid_request"),
         (status(503, "overloaded"), "provider_error"),
         (abort, "dependency_unavailable"),
     ],
