@@ -21,6 +21,11 @@ def own_member(outcome: Outcome, correlation_id: str) -> dict[str, Any]:
     }
 
 
+def model_id(outcome: Outcome) -> str:
+    """Return who answered as a client may ask for it again: `<backend>/<model>`."""
+    return f"{outcome.backend}/{outcome.model}"
+
+
 def own_headers(outcome: Outcome) -> list[Header]:
     """Return the headers that say where a call went, what policy made of it, and its cost."""
     return [

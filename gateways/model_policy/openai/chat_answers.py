@@ -9,7 +9,7 @@ import orjson
 from agentos.domain.errors import AgentOSError
 from agentos.domain.ports import ModelAnswer, RequestedToolCall, Usage
 from agentos.gateways.model_policy.calls import Completed
-from agentos.gateways.model_policy.openai.answers import own_member
+from agentos.gateways.model_policy.openai.answers import model_id, own_member
 from agentos.gateways.model_policy.openai.errors import error_frame
 from agentos.gateways.model_policy.openai.tools import arguments_text, at_most_one
 
@@ -40,7 +40,7 @@ def completion(done: Completed, correlation_id: str, parallel: bool | None) -> b
             "id": completion_id(done.outcome.request_id),
             "object": "chat.completion",
             "created": int(time.time()),
-            "model": done.outcome.model,
+            "model": model_id(done.outcome),
             "choices": [choice],
             "usage": _usage(answer.usage),
             "agentos": own_member(done.outcome, correlation_id),
@@ -112,7 +112,7 @@ class Chunks:
         if self._include_usage:
             frames.append(self._frame(last))
             last = {**self._head, "choices": [], "usage": _usage(answer.usage)}
-        last["model"] = done.outcome.model
+        last["model"] = model_id(done.outcome)
         last["agentos"] = own_member(done.outcome, correlation_id)
         return b"".join([*frames, self._frame(last), DONE])
 

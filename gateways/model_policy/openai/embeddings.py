@@ -16,7 +16,7 @@ from agentos.domain.ports import EmbedRequest
 from agentos.gateways.http.call import call_of
 from agentos.gateways.http.leaving import ClientLeftError, nobody, stopped_when_left
 from agentos.gateways.model_policy.calls import Embedded
-from agentos.gateways.model_policy.openai.answers import OpenAIAnswer, own_member
+from agentos.gateways.model_policy.openai.answers import OpenAIAnswer, model_id, own_member
 from agentos.gateways.model_policy.openai.calls import begin, read_raw
 from agentos.gateways.model_policy.openai.fields import OpenAIBody, by_form, parse_openai
 from agentos.gateways.model_policy.parts import pipeline_of
@@ -75,7 +75,7 @@ def embedding_list(done: Embedded, correlation_id: str, *, as_base64: bool) -> b
                 {"object": "embedding", "index": at, "embedding": spelled(vector)}
                 for at, vector in enumerate(done.answer.vectors)
             ],
-            "model": done.outcome.model,
+            "model": model_id(done.outcome),
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             "agentos": own_member(done.outcome, correlation_id),
         }

@@ -9,7 +9,7 @@ import orjson
 from agentos.domain.errors import AgentOSError
 from agentos.domain.ports import RequestedToolCall, Usage
 from agentos.gateways.model_policy.calls import Completed
-from agentos.gateways.model_policy.openai.answers import own_member
+from agentos.gateways.model_policy.openai.answers import model_id, own_member
 from agentos.gateways.model_policy.openai.responses_bodies import ResponseCreate
 from agentos.gateways.model_policy.openai.tools import arguments_text, at_most_one
 
@@ -68,7 +68,7 @@ class ResponseObject:
             **self._blank,
             "status": "completed" if reason is None else "incomplete",
             "incomplete_details": None if reason is None else {"reason": reason},
-            "model": done.outcome.model,
+            "model": model_id(done.outcome),
             "output": self.items(done),
             "usage": _usage(done.answer.usage),
             "agentos": own_member(done.outcome, correlation_id),

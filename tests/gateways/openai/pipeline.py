@@ -111,8 +111,8 @@ class EchoPipeline:
         size = request.dimensions or 8
         vectors = [vector_of(text, size) for text in request.texts]
         usage = Usage(sum(map(_tokens, request.texts)), 0)
-        answer = EmbedAnswer(vectors, usage, "memory", "memory/hash")
-        return Embedded(answer, replace(_outcome(request.request_id), model="memory/hash"))
+        answer = EmbedAnswer(vectors, usage, "memory", "hash")
+        return Embedded(answer, replace(_outcome(request.request_id), model="hash"))
 
 
 def vector_of(text: str, size: int) -> list[float]:
@@ -140,7 +140,7 @@ def _answer(request: ModelRequest, text: str, calls: Sequence[RequestedToolCall]
     if request.max_output_tokens is not None and _tokens(text) > request.max_output_tokens:
         text, finish = text[: request.max_output_tokens * 4], "length"
     usage = Usage(sum(_tokens(m.content) for m in request.messages), _tokens(text))
-    return ModelAnswer(text, tuple(calls), usage, "memory", "memory/echo", 0.25, False, finish)
+    return ModelAnswer(text, tuple(calls), usage, "memory", "echo", 0.25, False, finish)
 
 
 def _outcome(request_id: str) -> Outcome:
@@ -150,7 +150,7 @@ def _outcome(request_id: str) -> Outcome:
         reasons=("pol_default@1",),
         redactions=(),
         backend="memory",
-        model="memory/echo",
+        model="echo",
         node="stk_local",
         fallback_used=False,
         latency_ms=3,

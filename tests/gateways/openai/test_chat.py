@@ -45,7 +45,7 @@ async def test_the_agentos_member_and_headers(openai: AsyncOpenAI) -> None:
         extra_headers={"X-Correlation-Id": "corr_mine"},
     )
     assert raw.headers["x-agentos-backend"] == "memory"
-    assert raw.headers["x-agentos-model"] == "memory/echo"
+    assert raw.headers["x-agentos-model"] == "echo"
     assert raw.headers["x-agentos-policy"] == "allowed"
     assert raw.headers["x-agentos-cost-usd"] == "0.250000"
     own = raw.parse().model_extra
@@ -58,7 +58,7 @@ async def test_the_agentos_member_and_headers(openai: AsyncOpenAI) -> None:
             },
             "route": {
                 "backend": "memory",
-                "model": "memory/echo",
+                "model": "echo",
                 "node": "stk_local",
                 "fallback_used": False,
             },
@@ -149,7 +149,7 @@ async def test_a_streamed_answer(openai: AsyncOpenAI) -> None:
     assert len({chunk.id for chunk in chunks}) == 1
     assert [c.model_extra for c in chunks[:-1]] == [{}] * (len(chunks) - 1)
     own = (chunks[-1].model_extra or {})["agentos"]
-    assert own["route"]["model"] == chunks[-1].model == "memory/echo"
+    assert (own["route"]["model"], chunks[-1].model) == ("echo", "memory/echo")
     assert own["cost_usd"] == 0.25
 
 

@@ -36,7 +36,7 @@ async def test_base64_is_little_endian_float32(models: ModelDoor) -> None:
     raw = base64.b64decode(answer["data"][0]["embedding"])
     assert status == 200
     assert list(struct.unpack("<8f", raw)) == vector_of("one", 8)
-    assert headers["X-AgentOS-Model"] == "memory/hash"
+    assert headers["X-AgentOS-Model"] == "hash"
 
 
 async def test_the_sync_client(models: ModelDoor) -> None:

@@ -32,8 +32,8 @@ async def printed(models: ModelDoor, program: str) -> list[str]:
 
 async def test_the_first_program(models: ModelDoor) -> None:
     assert await printed(models, FIRST) == [
-        "hello",
-        "allowed memory/echo",
+        "memory/echo hello",
+        "allowed",
         "one two three (8 tokens)",
         "hello again",
     ]

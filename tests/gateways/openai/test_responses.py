@@ -157,7 +157,7 @@ async def test_the_events_of_a_text(openai: AsyncOpenAI) -> None:
     assert last.type == "response.completed"
     assert last.response.output_text == "one two"
     assert last.response.usage is not None
-    assert (last.response.model_extra or {})["agentos"]["route"]["model"] == "memory/echo"
+    assert (last.response.model_extra or {})["agentos"]["route"]["model"] == "echo"
 
 
 async def test_the_events_of_tools(openai: AsyncOpenAI) -> None:
