@@ -7,7 +7,6 @@ from agentos.domain.models.catalog import (
     ModelEntry,
     Price,
     Retries,
-    Shadow,
     TargetEntry,
     Tier,
 )
@@ -64,12 +63,20 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowTarget:
+    """A model that gets a copy of so many of the calls."""
+
+    target: Target
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """The targets to try, in order. `route` is the name asked for."""
+    """The targets to try, in order. `route` is the route's name, or the model's id."""
 
     route: str
     catalog_version: int
     targets: tuple[Target, ...]
     retries: Retries
-    shadow: tuple[Shadow, ...] = ()
+    shadow: tuple[ShadowTarget, ...] = ()
     skipped: tuple[Skipped, ...] = ()

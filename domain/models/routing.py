@@ -23,11 +23,10 @@ from agentos.domain.models.catalog import (
     Operation,
     Retries,
     RouteEntry,
-    Shadow,
     Step,
     TargetEntry,
 )
-from agentos.domain.models.plan import Plan, Skipped, Target, Who
+from agentos.domain.models.plan import Plan, ShadowTarget, Skipped, Target, Who
 from agentos.domain.ports import Requirements
 
 IsAllowed = Callable[[str, Target], bool]
@@ -60,7 +59,7 @@ class _Route:
     name: str
     steps: tuple[_Step, ...]
     retries: Retries
-    shadow: tuple[Shadow, ...]
+    shadow: tuple[ShadowTarget, ...]
     fixed: Plan | None
 
 
@@ -195,22 +194,29 @@ class RoutingTable:
             self.version,
             tuple(targets.values()),
             route.retries,
-            route.shadow,
+            tuple(s for s in route.shadow if is_allowed(asked, s.target)),
             tuple(Skipped(m, why) for m, why in skipped.items() if m not in targets),
         )
 
     def _compiled(self, entry: RouteEntry) -> _Route:
         steps = tuple(self._step(step) for step in entry.chain)
-        return _route(entry.name, steps, entry.retries, entry.shadow, self.version)
+        shadow = tuple(
+            ShadowTarget(self._known(copy.model_id), copy.percent) for copy in entry.shadow
+        )
+        return _route(entry.name, steps, entry.retries, shadow, self.version)
+
+    def _known(self, model_id: str) -> Target:
+        target = self.target(model_id)
+        if target is None:  # the document's rules do not let this be
+            raise ValueError(f"no such model: {model_id}")
+        return target
 
     def _step(self, step: Step) -> _Step:
         plain: list[Target] = []
         canaries: list[tuple[float, float, str, Target]] = []
         start = {"tenant": 0.0, "agent": 0.0}
         for entry in step.targets:
-            found = self.target(entry.model_id)
-            if found is None:  # the document's rules do not let this be
-                raise ValueError(f"no such model: {entry.model_id}")
+            found = self._known(entry.model_id)
             target = _target(found.entry, found.server, entry)
             if entry.canary is None:
                 plain.append(target)
@@ -222,15 +228,19 @@ class RoutingTable:
 
 
 def _route(
-    name: str, steps: tuple[_Step, ...], retries: Retries, shadow: tuple[Shadow, ...], version: int
+    name: str,
+    steps: tuple[_Step, ...],
+    retries: Retries,
+    shadow: tuple[ShadowTarget, ...],
+    version: int,
 ) -> _Route:
     """Return a route; where the caller makes no difference to it, with its one plan."""
-    is_fixed = all(
+    is_fixed = not shadow and all(
         len(step.plain) == 1 and not step.canaries and not _has_limits(step.plain[0].limits)
         for step in steps
     )
     targets = tuple(step.plain[0] for step in steps) if is_fixed else ()
-    fixed = Plan(name, version, targets, retries, shadow) if is_fixed else None
+    fixed = Plan(name, version, targets, retries) if is_fixed else None
     return _Route(name, steps, retries, shadow, fixed)
 
 

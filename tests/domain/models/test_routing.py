@@ -135,6 +135,14 @@ def test_entitlement_sees_the_name_that_was_asked_for() -> None:
     assert set(seen) == {("quick", "a/big"), ("one", "a/one")}
 
 
+def test_a_shadow_gets_nothing_of_a_tenant_that_may_not_use_it() -> None:
+    routes = table(["a/big"], shadow=[{"model_id": "b/big", "percent": 50}])
+    (shadow,) = routes.plan("quick", "chat", WHO, ALL).shadow
+    assert (shadow.target.model_id, shadow.percent) == ("b/big", 50)
+    plan = routes.plan("quick", "chat", WHO, lambda _, target: target.backend == "a")
+    assert (ids(plan), plan.shadow) == (["a/big"], ())
+
+
 # canaries and weights
 
 
