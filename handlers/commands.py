@@ -10,12 +10,14 @@ from agentos.domain.federation.peer import PeerEntry, StackId
 from agentos.domain.ids import FREE_ID_PATTERN, NAMED_ID_PATTERN
 from agentos.domain.key.key import KeyKind
 from agentos.domain.run.events import ErrorInfo
+from agentos.domain.policy.document import PolicyDocument
 from agentos.domain.run.request import RunRequest
 from agentos.domain.tenant.tenant import Profile
 from agentos.domain.usage.usage import UsageRecorded
 
 AgentId = Annotated[str, Field(pattern=NAMED_ID_PATTERN)]
 TenantId = Annotated[str, Field(pattern=r"^tnt_[A-Za-z0-9_-]{1,100}$")]
+PolicyId = Annotated[str, Field(pattern=r"^pol_[A-Za-z0-9_-]{1,100}$")]
 KeyId = Annotated[str, Field(pattern=r"^key_[A-Za-z0-9_-]{1,100}$")]
 RunId = Annotated[str, Field(pattern=NAMED_ID_PATTERN)]
 TraceParent = Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
@@ -261,3 +263,22 @@ class RemovePeer(Command):
     """Forget a peer that was added."""
 
     stack_id: StackId
+
+
+class OfPolicy(OfTenant):
+    """What is done to one of a tenant's policies."""
+
+    policy_id: PolicyId
+
+
+class PublishPolicy(OfPolicy):
+    """Add a version of a policy; with `activate` it holds at once."""
+
+    document: PolicyDocument
+    activate: bool = False
+
+
+class ActivatePolicy(OfPolicy):
+    """Let a version of a policy hold."""
+
+    version: int = Field(ge=1, le=10**9)

@@ -4,9 +4,20 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from agentos.domain.auth import AuthContext
-from agentos.handlers import agents, audit, federation, keys, quotas, runs, tenants, usage
+from agentos.handlers import (
+    agents,
+    audit,
+    federation,
+    keys,
+    policies,
+    quotas,
+    runs,
+    tenants,
+    usage,
+)
 from agentos.handlers.commands import (
     AcceptForward,
+    ActivatePolicy,
     AddPeer,
     CancelRun,
     Command,
@@ -22,6 +33,7 @@ from agentos.handlers.commands import (
     IssueKey,
     NoteDenials,
     NotePeer,
+    PublishPolicy,
     RecordUsage,
     RegisterAgent,
     RemovePeer,
@@ -54,6 +66,8 @@ ROUTES: Final[dict[str, tuple[type[Command], Handler]]] = {
     "key.rotate": (RotateKey, keys.rotate_key),
     "key.revoke": (RevokeKey, keys.revoke_key),
     "usage.record": (RecordUsage, usage.record_usage),
+    "policy.publish": (PublishPolicy, policies.publish_policy),
+    "policy.activate": (ActivatePolicy, policies.activate_policy),
     "audit.denials": (NoteDenials, audit.note_denials),
     "forward.request": (RequestForward, federation.request_forward),
     "forward.accept": (AcceptForward, federation.accept_forward),

@@ -32,6 +32,7 @@ from agentos.handlers.commands import (
 from agentos.handlers.deciding import decide_once
 from agentos.handlers.middleware.errors import invalid_request
 from agentos.handlers.parts import Parts
+from agentos.handlers.policies import require_policy
 from agentos.handlers.recording import record_change
 
 log = structlog.get_logger()
@@ -67,6 +68,9 @@ async def update_tenant(parts: Parts, auth: AuthContext, command: UpdateTenant) 
             _require_own_to_set(tenant, profile)
         return tenant.update(profile, at)
 
+    policy_id = command.changes.get("default_policy_id")
+    if policy_id is not None and is_platform_admin(auth):
+        await require_policy(parts, command.tenant_id, str(policy_id))
     return await _decide(parts, auth, command, "tenants.update", decision)
 
 

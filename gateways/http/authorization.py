@@ -59,6 +59,12 @@ SCOPES: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/v1/admin/tenants/{tenant_id}/keys"): "tenants:admin",
     ("POST", "/v1/admin/tenants/{tenant_id}/keys/{key_id}:rotate"): "tenants:admin",
     ("DELETE", "/v1/admin/tenants/{tenant_id}/keys/{key_id}"): "tenants:admin",
+    ("GET", "/v1/policies"): "tenants:admin",
+    ("GET", "/v1/policies/{policy_id}"): "tenants:admin",
+    ("POST", "/v1/policies/{policy_id}"): "tenants:admin",
+    ("POST", "/v1/policies/{policy_id}:activate"): "tenants:admin",
+    ("POST", "/v1/policy:check"): "policy:check",
+    ("POST", "/v1/policy/check"): "policy:check",
 }
 
 

@@ -75,7 +75,7 @@ async def add_last_used(page: Page, tenant_id: str, usage: KeyUsage | None) -> N
 async def _page(
     log: EventLog, kind: type[A], lasts: Sequence[Recorded], limit: int, cursor: str | None
 ) -> Page:
-    behind = "" if cursor is None else _read_cursor(kind, cursor)
+    behind = "" if cursor is None else read_cursor(kind, cursor)
     ordered = sorted(
         (last for last in lasts if last.ref.aggregate_id > behind),
         key=lambda last: last.ref.aggregate_id,
@@ -92,14 +92,16 @@ async def _page(
 
     views = await asyncio.gather(*(load(last) for last in some))
     more = len(ordered) > limit
-    return Page(views, _cursor(kind, some[-1].ref.aggregate_id) if more else None)
+    return Page(views, cursor_behind(kind, some[-1].ref.aggregate_id) if more else None)
 
 
-def _cursor(kind: type[Aggregate], last_id: str) -> str:
+def cursor_behind(kind: type[Aggregate], last_id: str) -> str:
+    """Return the cursor of the page behind an object."""
     return urlsafe_b64encode(f"{kind.KIND}:{last_id}".encode()).decode().rstrip("=")
 
 
-def _read_cursor(kind: type[Aggregate], cursor: str) -> str:
+def read_cursor(kind: type[Aggregate], cursor: str) -> str:
+    """Return the id of the object that a page begins behind."""
     try:
         text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (Base64Error, ValueError) as exc:

@@ -1,0 +1,166 @@
+"""A policy ready to be gone by: what is checked once, and what is asked of every call."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from agentos.domain.policy.conditions import Test, test_of
+from agentos.domain.policy.document import Effect, PolicyDocument, Rule
+from agentos.domain.policy.errors import PolicyProblemError
+from agentos.domain.policy.facts import Facts
+from agentos.domain.policy.kinds import GROUPS, KINDS, NEED_A_MODEL, RECOGNISERS, expand
+from agentos.domain.policy.patterns import MAX_STEPS_OF_ALL, compile_pattern
+from agentos.domain.policy.recogniser import Match, Recogniser
+from agentos.domain.policy.search import Search
+from agentos.domain.policy.stream import StreamGuard
+from agentos.domain.policy.verdict import Redaction, Verdict, redactions_of
+
+REFUSALS: Final[tuple[Effect, ...]] = ("block", "require_approval")
+REASON: Final[Mapping[Effect, str]] = {
+    "block": "block",
+    "require_approval": "approval_required",
+    "redact": "redact",
+    "allow": "allow",
+}
+PLANS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRule:
+    """A rule, its test of the facts, and the kinds of which one must be found (none: no need)."""
+
+    name: str
+    effect: Effect
+    test: Test
+    kinds: frozenset[str] | None
+
+
+class Plan:
+    """The rules that are in question for one call, and what has to be looked for."""
+
+    def __init__(self, label: str, rules: Sequence[CompiledRule], search: Search) -> None:
+        self._label = label
+        self._rules = tuple(rules)
+        self.search = search
+        self.redacted = frozenset(
+            kind for rule in rules if rule.effect == "redact" for kind in rule.kinds or ()
+        )
+        self._refused = frozenset(
+            kind for rule in rules if rule.effect in REFUSALS for kind in rule.kinds or ()
+        )
+        self.is_refused = any(rule.effect in REFUSALS and rule.kinds is None for rule in rules)
+
+    def refuses(self, kind: str) -> bool:
+        """Whether finding this kind keeps the content from passing."""
+        return kind in self._refused
+
+    def verdict(self, findings: Mapping[str, int], redactions: Sequence[Redaction]) -> Verdict:
+        """Return the decision that follows from what was found."""
+        held = [
+            rule
+            for rule in self._rules
+            if rule.kinds is None or any(kind in findings for kind in rule.kinds)
+        ]
+        names = tuple(rule.name for rule in held)
+        for effect in REASON:
+            rule = next((rule for rule in held if rule.effect == effect), None)
+            if rule is None:
+                continue
+            reasons = (self._label, f"{REASON[effect]}:{rule.name}")
+            if effect in REFUSALS:
+                approval = effect == "require_approval"
+                return Verdict("blocked", approval, reasons, (), findings, names)
+            if effect == "redact":
+                return Verdict("redacted", False, reasons, tuple(redactions), findings, names)
+            return Verdict("allowed", False, reasons, (), findings, names)
+        return Verdict("allowed", False, (self._label,), (), findings, ())
+
+
+class CompiledPolicy:
+    """One version of a policy. Made once, asked often; it never waits and keeps no content."""
+
+    def __init__(
+        self, policy_id: str, version: str, rules: Sequence[CompiledRule], search: Search
+    ) -> None:
+        self.policy_id = policy_id
+        self.version = version
+        self.label = f"{policy_id}@{version}"
+        self._rules = tuple(rules)
+        self._search = search
+        self._plans: dict[tuple[int, ...], Plan] = {}
+
+    def check(self, fields: Sequence[tuple[str, str]], facts: Facts) -> Verdict:
+        """Return the verdict on a content: `(field, text)` for each of its texts."""
+        plan = self._plan(facts)
+        if plan.is_refused:
+            return plan.verdict({}, ())
+        findings: Counter[str] = Counter()
+        redactions: list[Redaction] = []
+        for field, text in fields:
+            if matches := plan.search.find(text):
+                findings.update(match.kind for match in matches)
+                hidden: list[Match] = [m for m in matches if m.kind in plan.redacted]
+                redactions += redactions_of(hidden, field, plan.search.rank)
+        return plan.verdict(dict(findings), redactions)
+
+    def stream(self, facts: Facts, field: str = "output.content") -> StreamGuard:
+        """Return the guard of one streamed text: the same verdict, piece by piece."""
+        return StreamGuard(self._plan(facts), field)
+
+    def _plan(self, facts: Facts) -> Plan:
+        held = tuple(at for at, rule in enumerate(self._rules) if rule.test(facts))
+        plan = self._plans.get(held)
+        if plan is None:
+            rules = [self._rules[at] for at in held]
+            wanted = {kind for rule in rules for kind in rule.kinds or ()}
+            search = Search([r for r in self._search.recognisers if r.kind in wanted])
+            plan = Plan(self.label, rules, search)
+            if len(self._plans) >= PLANS:
+                self._plans.clear()
+            self._plans[held] = plan
+        return plan
+
+
+def compile_policy(policy_id: str, version: str, document: PolicyDocument) -> CompiledPolicy:
+    """Return the policy ready to be gone by; `PolicyProblemError` says what of it cannot be."""
+    patterns = _patterns(document)
+    rules = [
+        CompiledRule(rule.name, rule.effect, test_of(rule), _kinds(rule)) for rule in document.rules
+    ]
+    search = Search((*patterns, *RECOGNISERS))
+    return CompiledPolicy(policy_id, version, rules, search)
+
+
+def _kinds(rule: Rule) -> frozenset[str] | None:
+    if not rule.when.is_about_content:
+        return None
+    try:
+        named = expand(rule.when.pii_types or ())
+    except PolicyProblemError as error:
+        raise PolicyProblemError(f"rule {rule.name!r}: {error.problem}") from error
+    patterns = (pattern.name for pattern in rule.when.content_patterns or ())
+    return frozenset((*named, *patterns))
+
+
+def _patterns(document: PolicyDocument) -> list[Recogniser]:
+    taken = {*KINDS, *GROUPS, *NEED_A_MODEL}
+    found: list[Recogniser] = []
+    total = 0
+    for rule in document.rules:
+        for pattern in rule.when.content_patterns or ():
+            if pattern.name in taken:
+                raise PolicyProblemError(
+                    f"rule {rule.name!r}: the content pattern's name {pattern.name!r} is taken; "
+                    "give it one of its own"
+                )
+            taken.add(pattern.name)
+            compiled, steps = compile_pattern(pattern)
+            total += steps
+            found.append(Recogniser(pattern.name, compiled))
+    if total > MAX_STEPS_OF_ALL:
+        raise PolicyProblemError(
+            f"all content patterns together could take {total} steps at each character; "
+            f"at most {MAX_STEPS_OF_ALL} are taken"
+        )
+    return found

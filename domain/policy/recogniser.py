@@ -1,0 +1,91 @@
+"""One kind of thing that is found in texts: where it may be, and whether it really is one."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+Span = tuple[int, int]
+Accept = Callable[[re.Match[str]], Span | None]
+NUMBERS: Final = re.compile(r"[0-9](?:[ .()/+-]{0,2}[0-9]){5}")
+# An id stands alone: behind its first character these look at what is before that character.
+ALONE: Final = r"(?<!\w.)(?<![0-9][.,-].)"
+END: Final = r"(?!\w)"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Something found: its kind, what of it is redacted, and where the whole match began."""
+
+    kind: str
+    start: int
+    end: int
+    begin: int
+
+
+def whole(found: re.Match[str]) -> Span:
+    """Accept a match as it is."""
+    return found.span()
+
+
+@dataclass(frozen=True, slots=True)
+class Recogniser:
+    """Finds one kind.
+
+    `pattern` has bounded repeats only, and lookahead of one character at its end only
+    (`open_tail`). `accept` returns the part of a match that is redacted, which ends where the
+    search goes on; `None` lets the search go on one character behind the match's beginning. It
+    may look at the match alone, so that what is found never depends on what comes later.
+    `needs` are texts of which a match has at least one (in lower case where the pattern takes
+    any); `is_number` that it has six digits near each other: both only save time.
+    """
+
+    kind: str
+    pattern: re.Pattern[str]
+    accept: Accept = whole
+    needs: tuple[str, ...] = ()
+    is_number: bool = False
+
+    def find(self, text: str, start: int) -> Iterator[Match]:
+        """Return what is found from `start` on, in order, never overlapping."""
+        search = self.pattern.search
+        at = start
+        while (found := search(text, at)) is not None:
+            span = self.accept(found)
+            if span is None:
+                at = found.start() + 1
+            else:
+                yield Match(self.kind, span[0], span[1], found.start())
+                at = span[1]
+
+
+class Glance:
+    """What a look at a text says about which recognisers can find anything in it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._lower: str | None = None
+        self._has_numbers: bool | None = None
+
+    def may_hold(self, recogniser: Recogniser) -> bool:
+        """Whether the recogniser may find something; a sure no saves its search."""
+        if recogniser.is_number and not self.has_numbers:
+            return False
+        if not recogniser.needs:
+            return True
+        text = self.lower if recogniser.pattern.flags & re.IGNORECASE else self._text
+        return any(need in text for need in recogniser.needs)
+
+    @property
+    def lower(self) -> str:
+        """The text in lower case."""
+        if self._lower is None:
+            self._lower = self._text.lower()
+        return self._lower
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether six digits stand near each other."""
+        if self._has_numbers is None:
+            self._has_numbers = NUMBERS.search(self._text) is not None
+        return self._has_numbers
