@@ -43,6 +43,7 @@ from agentos.gateways.http.tenants import Accounts
 from agentos.gateways.http.tokens import Issuer
 from agentos.gateways.model_policy import app as model_policy
 from agentos.gateways.model_policy.parts import Parts as ModelParts
+from agentos.gateways.model_policy.policies import Policies
 from agentos.gateways.orchestrator import app as orchestrator
 from agentos.gateways.orchestrator.parts import Parts, PostgresReadModels, ReadModels
 from agentos.gateways.orchestrator.routes import add_peer_routes
@@ -120,6 +121,7 @@ class Gateway:
         ports.accounts.on_closed.append(self.streams.cut_refused)
         self.tail = SharedTail(ports.log)
         self._known = Followed(ports.log, KNOWN)
+        self.policies = Policies(self._known)
         self.heartbeats = Heartbeats(ports.signals)
         self.node_metrics = NodeMetrics(ports.signals)
         self.metrics.registry.register(self.node_metrics)
@@ -179,7 +181,7 @@ class Gateway:
     def model_policy(self) -> ASGIApp:
         """Return the model and policy gateway's door."""
         ports = self._ports
-        parts = ModelParts(bus=ports.bus, log=ports.log, known=self._known)
+        parts = ModelParts(bus=ports.bus, log=ports.log, known=self._known, policies=self.policies)
         service = model_policy.SERVICE
         return self._door(
             service, model_policy.create_app(self._gate, self._vitals(service), parts)

@@ -9,8 +9,8 @@ from agentos.domain.auth import Principal
 from agentos.domain.federation.peer import PeerEntry, StackId
 from agentos.domain.ids import FREE_ID_PATTERN, NAMED_ID_PATTERN
 from agentos.domain.key.key import KeyKind
-from agentos.domain.run.events import ErrorInfo
 from agentos.domain.policy.document import PolicyDocument
+from agentos.domain.run.events import ErrorInfo
 from agentos.domain.run.request import RunRequest
 from agentos.domain.tenant.tenant import Profile
 from agentos.domain.usage.usage import UsageRecorded

@@ -1,1 +1,1 @@
-"""What content a tenant lets in and out: documents of rules, and the pure code that goes by them."""
+"""What content a tenant lets in and out: rules, and the pure code that goes by them."""

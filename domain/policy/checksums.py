@@ -80,4 +80,6 @@ def mod_11_10(digits: str) -> bool:
 
 def is_date(month: int, day: int) -> bool:
     """Whether month and day may be a date's; a leap day always may."""
-    return 1 <= month <= 12 and 1 <= day <= (29 if month == 2 else 30 if month in (4, 6, 9, 11) else 31)
+    return 1 <= month <= 12 and 1 <= day <= (
+        29 if month == 2 else 30 if month in (4, 6, 9, 11) else 31
+    )

@@ -65,7 +65,8 @@ PHONES: Final = (
     Recogniser(
         "phone",
         re.compile(
-            rf"(?:0{PHONE_ALONE}|\({PHONE_ALONE}0)[0-9]{{1,5}}(?:[ ./()-]{{0,2}}[0-9]){{4,11}}(?![\w-])"
+            rf"(?:0{PHONE_ALONE}|\({PHONE_ALONE}0)[0-9]{{1,5}}"
+            r"(?:[ ./()-]{0,2}[0-9]){4,11}(?![\w-])"
         ),
         _national,
         is_number=True,

@@ -4,9 +4,9 @@ Other than elsewhere an unknown field is an error: a condition with a slip of th
 name would make a rule hold where nobody meant it.
 """
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from agentos.domain.envelope import is_none
 from agentos.domain.policy.facts import Direction
@@ -15,25 +15,19 @@ Effect = Literal["allow", "block", "redact", "require_approval"]
 DAY_MINUTES: Final = 1440
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 def _one_star(value: str) -> str:
     if value.count("*") > 1:
         raise ValueError("a name takes one `*`, for any text in its place")
     return value
 
 
-Name = Annotated[str, Field(min_length=1, max_length=256), BeforeValidator(_one_star)]
-Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=200), BeforeValidator(_as_list)]
+Name = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_one_star)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=200)]
 RuleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-Kinds = Annotated[tuple[Kind, ...], Field(min_length=1, max_length=100), BeforeValidator(_as_list)]
+Kinds = Annotated[tuple[Kind, ...], Field(min_length=1, max_length=100)]
 Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
-Directions = Annotated[
-    tuple[Direction, ...], Field(min_length=1, max_length=4), BeforeValidator(_as_list)
-]
+Directions = Annotated[tuple[Direction, ...], Field(min_length=1, max_length=4)]
 
 
 class _Part(BaseModel):

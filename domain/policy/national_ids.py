@@ -11,11 +11,12 @@ from agentos.domain.policy.recogniser import ALONE, END, Accept, Recogniser, Spa
 NOT_PLAIN: Final = re.compile(r"[^0-9A-Z]")
 DNI_LETTERS: Final = "TRWAGMYFPDXBNJZSQVHLCKE"
 NINO_NEVER: Final = frozenset({"BG", "GB", "NK", "KN", "TN", "NT", "ZZ"})
+CF_ODD_DIGITS: Final = (1, 0, 5, 7, 9, 13, 15, 17, 19, 21)
+CF_ODD_LETTERS: Final = (2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23)
 CF_ODD: Final = dict(
     zip(
         "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ",
-        (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 1, 0, 5, 7, 9, 13, 15, 17, 19, 21)
-        + (2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23),
+        (*CF_ODD_DIGITS, *CF_ODD_DIGITS, *CF_ODD_LETTERS),
         strict=True,
     )
 )

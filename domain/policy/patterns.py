@@ -8,7 +8,7 @@ so a stream knows how much it must keep.
 
 import re
 from collections.abc import Sequence
-from re import _constants as c  # type: ignore[attr-defined]  # no stubs; pinned by tests
+from re import _constants as c
 from typing import Any, Final
 
 from agentos.domain.policy.document import ContentPattern
@@ -133,8 +133,8 @@ class _Count:
         return 1 + behind
 
     def _repeat(self, value: Any, behind: int, follow: Letters) -> int:
-        low, high, inner = value
-        parts = list(inner)
+        low, high = int(value[0]), int(value[1])
+        parts = list(value[2])
         if high == 1:
             return self.sequence(parts, behind, follow) + (behind if low == 0 else 0)
         walked, ways = high * width(parts)[1], high - low

@@ -62,12 +62,12 @@ NAMED_VALUE: Final = (
 
 API_KEYS: Final = (
     _token("aws_access_key", r"(?:AKIA|ASIA)[A-Z0-9]{16}", "AKIA", "ASIA"),
-    _token("github_token", r"gh[oprsu]_[A-Za-z0-9]{20,255}", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
+    _token(
+        "github_token", r"gh[oprsu]_[A-Za-z0-9]{20,255}", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"
+    ),
     _token("github_token", r"github_pat_\w{22,255}", "github_pat_"),
     _token("gitlab_token", r"glpat-[\w-]{20,64}", "glpat-"),
-    Recogniser(
-        "openai_key", re.compile(ALONE + r"sk-[\w-]{20,256}" + END), _openai, ("sk-",)
-    ),
+    Recogniser("openai_key", re.compile(ALONE + r"sk-[\w-]{20,256}" + END), _openai, ("sk-",)),
     _token("anthropic_key", r"sk-ant-[\w-]{20,256}", "sk-ant-"),
     _token("google_api_key", r"AIza[\w-]{35}", "AIza"),
     _token("slack_token", r"xox[abeprs]-[A-Za-z0-9-]{10,256}", "xox"),

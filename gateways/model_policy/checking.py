@@ -8,16 +8,21 @@ from fastapi import FastAPI
 from starlette.requests import Request
 
 from agentos.domain.auth import AuthContext
-from agentos.domain.errors import NotFoundError
+from agentos.domain.errors import NotFoundError, TenantUnknownError
 from agentos.domain.policy.compiled import CompiledPolicy
 from agentos.domain.policy.facts import Facts
+from agentos.domain.tenant.tenant import Tenant, tenant_ref
 from agentos.gateways.http.answers import Answer, json_answer
 from agentos.gateways.http.authorization import require
 from agentos.gateways.http.bodies import narrowed, read_body
 from agentos.gateways.http.call import call_of
 from agentos.gateways.http.routing import Described, add
+from agentos.gateways.model_policy.check_schemas import (
+    PolicyCheck,
+    PolicyCheckAnswer,
+    PolicyCheckBody,
+)
 from agentos.gateways.model_policy.parts import Parts, parts_of
-from agentos.gateways.model_policy.check_schemas import PolicyCheck, PolicyCheckAnswer, PolicyCheckBody
 
 SCOPE: Final = "policy:check"
 FIELD: Final = "content.text"
@@ -58,7 +63,10 @@ async def check_policy_alias(request: Request) -> Answer:
 
 async def _policy(parts: Parts, tenant_id: str, ruleset: str) -> CompiledPolicy:
     if ruleset == DEFAULT:
-        return await parts.policies.of(await parts.tenant(tenant_id))
+        tenant = await parts.known.get(Tenant, tenant_ref(tenant_id))
+        if not tenant.position:
+            raise TenantUnknownError("the tenant does not exist")
+        return await parts.policies.of(tenant)
     named = RULESET.match(ruleset)
     if named is None:
         raise NotFoundError("no such policy, or no such version of it")

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from agentos.domain.ports import CommandBus, EventLog
 from agentos.gateways.http.followed import Followed
 from agentos.gateways.model_policy.calls import Pipeline
+from agentos.gateways.model_policy.policies import Policies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class Parts:
     bus: CommandBus
     log: EventLog
     known: Followed
+    policies: Policies
     pipeline: Pipeline | None = None
 
 

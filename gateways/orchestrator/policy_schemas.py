@@ -1,6 +1,6 @@
 """The shapes of the policies' answers and bodies."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -34,7 +34,7 @@ class PolicyVersionShape(Shape):
     """One version; without a time it is the one that comes with AgentOS."""
 
     version: int
-    document: PolicyDocument
+    document: dict[str, Any]
     published_at: Time | None = None
     published_by: str | None = None
 

@@ -10,6 +10,7 @@ from agentos.gateways.orchestrator import agents, run_events, runs, tenant_event
 from agentos.gateways.orchestrator import queries as q
 from agentos.gateways.orchestrator import schemas as s
 from agentos.gateways.orchestrator.admin_routes import ADMIN
+from agentos.gateways.orchestrator.policy_routes import POLICIES
 
 Table = tuple[tuple[str, str, Endpoint, Described], ...]
 LIST: Final = (400, 401, 403, 503)
@@ -25,7 +26,14 @@ KNOWN_AGENT: Final = (q.AGENT_ID, q.IDEMPOTENCY_KEY)
 
 def add_routes(app: FastAPI) -> None:
     """Add all routes, the busiest first: a path is looked for in this order."""
-    for tag, table in (("runs", RUNS), ("events", STREAMS), ("agents", AGENTS), ("admin", ADMIN)):
+    tables = (
+        ("runs", RUNS),
+        ("events", STREAMS),
+        ("agents", AGENTS),
+        ("admin", ADMIN),
+        ("policies", POLICIES),
+    )
+    for tag, table in tables:
         for method, path, endpoint, about in table:
             add(app, method, path, endpoint, replace(about, tag=tag))
 

@@ -17,6 +17,7 @@ from agentos.domain.federation.peer import Peer
 from agentos.domain.federation.remote import RemoteRun
 from agentos.domain.key.key import Key
 from agentos.domain.models.published import CatalogAggregate
+from agentos.domain.policy.policy import Policy
 from agentos.domain.run.events import FINAL_TYPES, SHORT_NAMES
 from agentos.domain.run.run import Run
 from agentos.domain.tenant.tenant import Tenant
@@ -35,6 +36,7 @@ AGGREGATES: tuple[type[Aggregate], ...] = (
     Ingest,
     Peer,
     Usage,
+    Policy,
 )
 NAMES = {
     "run": [
@@ -83,6 +85,7 @@ NAMES = {
     "audit": ["agentos.audit.recorded"],
     "catalog": ["agentos.catalog.published"],
     "usage": ["agentos.usage.recorded"],
+    "policy": ["agentos.policy.activated", "agentos.policy.published"],
     "key": ["agentos.key.issued", "agentos.key.revoked", "agentos.key.rotated"],
     "agent": ["agentos.agent.deprecated", "agentos.agent.registered", "agentos.agent.updated"],
     "tenant": [

@@ -40,6 +40,7 @@ IDS: Final = {
     "run_id": "run_1",
     "key_id": KEY_ID,
     "stack_id": "stk_b",
+    "policy_id": "pol_a",
 }
 
 
