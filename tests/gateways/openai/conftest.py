@@ -21,6 +21,7 @@ from agentos.gateways.http.tenants import Accounts
 from agentos.gateways.http.throttle import Throttle
 from agentos.gateways.model_policy.openai.routes import add_openai_routes
 from agentos.gateways.model_policy.parts import Parts
+from agentos.gateways.model_policy.policies import Policies
 from agentos.infra.clock import SystemIds
 from agentos.infra.memory.bus import MemoryBus
 from agentos.infra.memory.log import MemoryLog
@@ -42,7 +43,8 @@ class ModelDoor:
             SECRET, allow_dev_headers=False, accounts=accounts, throttle=throttle
         )
         gate = Gate(identity, accounts, self.metrics, Denials(bus))
-        parts = Parts(bus=bus, log=log, known=Followed(log, ()), pipeline=pipeline)
+        known = Followed(log, ())
+        parts = Parts(bus=bus, log=log, known=known, policies=Policies(known), pipeline=pipeline)
         app = guarded_app("models", gate, parts)
         add_openai_routes(app)
         doorway = Doorway(
