@@ -23,6 +23,7 @@ from tests.bench.rows.accept import accept
 from tests.bench.rows.admission import admission
 from tests.bench.rows.growth import growth
 from tests.bench.rows.idle import idle
+from tests.bench.rows.models import models
 from tests.bench.rows.rebuild import rebuild
 from tests.bench.rows.resume import resume
 from tests.bench.rows.runs import runs
@@ -33,6 +34,7 @@ ROWS: dict[str, Row] = {
     "accept": accept,
     "admission": admission,
     "runs": runs,
+    "models": models,
     "streams": streams,
     "rebuild": rebuild,
     "resume": resume,

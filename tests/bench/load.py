@@ -17,6 +17,7 @@ from typing import Any, Final
 LENGTH: Final = re.compile(rb"(?i)\r\ncontent-length: (\d+)")
 CHUNKED: Final = re.compile(rb"(?i)\r\ntransfer-encoding: chunked")
 RUN_ID: Final = re.compile(rb'"run_id":"(run_[0-9A-Z]{26})"')
+FIRST_TEXT: Final = re.compile(rb'"content": ?"[^"]')
 KEY: Final = "#KEY#"
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -26,8 +27,9 @@ class Job:
     """What to do: `clients` loops of one request after the other.
 
     `kind`: `post` sends the request; `whole` sends it and waits for the run to end; `stream`
-    sends it and reads the answer's events to the last one. It ends after `count` requests, or
-    `seconds` after the first `warm_up` seconds, which count nothing.
+    sends it and reads the answer's events to the last one; `first` does so too, but its time is
+    that of the first text of a model. It ends after `count` requests, or `seconds` after the
+    first `warm_up` seconds, which count nothing.
     """
 
     port: int
@@ -67,6 +69,7 @@ class Loop(asyncio.Protocol):
         self._buffer = bytearray()
         self._started = 0.0
         self._waiting_run = b""
+        self._first_at = 0.0
         self._transport: asyncio.Transport
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -86,12 +89,15 @@ class Loop(asyncio.Protocol):
             self._transport.close()
             return
         self._waiting_run = b""
+        self._first_at = 0.0
         self._started = time.perf_counter()
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         """Collect until the response is whole."""
         self._buffer += data
+        if not self._first_at and FIRST_TEXT.search(self._buffer):
+            self._first_at = time.perf_counter()
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
             return
@@ -124,7 +130,7 @@ class Loop(asyncio.Protocol):
                 status = -status
         elif job.kind == "stream" and status == job.expected and b"run.completed" not in body:
             status = -status
-        self._load.note(self._started, status, body)
+        self._load.note(self._started, status, body, self._first_at if job.kind == "first" else 0.0)
         self._next()
 
 
@@ -179,9 +185,9 @@ class Load:
         """Return the request that waits for a run's end."""
         return self._wait % run_id
 
-    def note(self, started: float, status: int, body: bytes) -> None:
+    def note(self, started: float, status: int, body: bytes, ended: float = 0.0) -> None:
         """Count one response."""
-        now = time.perf_counter()
+        now = ended or time.perf_counter()
         if status != self.job.expected and len(self.outcome.unexpected) < 100:
             self.outcome.unexpected.append(f"{status} {body[:300].decode(errors='replace')}")
         if started >= self._from and now <= self._until:

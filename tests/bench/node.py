@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,11 @@ QUOTAS: Final = {
         "max_concurrent_runs": 10_000_000,
         "run_create_qps": 1_000_000,
         "run_create_burst": 1_000_000,
-    }
+    },
+    "models": {
+        "token_budget": {"window": "day", "max_tokens": 10**14, "max_cost_usd": 1e8},
+        "max_requests_per_minute": 10**9,
+    },
 }
 AGENTS: Final = {
     ECHO: Definition(name="Echo", model_ref="builtin/echo"),
@@ -86,7 +90,8 @@ class NodeError(Exception):
 class Node:
     """Servers and AgentOS's processes by name, without a supervisor: the bench is it."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        self.settings = dict(settings or {})
         self.directory = short_directory()
         self.nats = EmbeddedNats(sync_always=True)
         self.postgres = EmbeddedPostgres()
@@ -137,6 +142,7 @@ class Node:
             "AGENTOS_LOG_LEVEL": "warning",
             "MALLOC_ARENA_MAX": "2",
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            **self.settings,
         }
 
     def start(self, *names: str) -> None:
@@ -273,9 +279,9 @@ async def make_tenant(log: JetStreamLog) -> None:
 
 
 @asynccontextmanager
-async def running(*names: str) -> AsyncIterator[Node]:
+async def running(*names: str, settings: Mapping[str, str] | None = None) -> AsyncIterator[Node]:
     """Give a fresh node with these processes (`ALL` of them without names), ready for load."""
-    node = Node()
+    node = Node(settings)
     try:
         await node.open()
         node.start(*(names or ALL))
