@@ -57,35 +57,3 @@ class Recogniser:
             else:
                 yield Match(self.kind, span[0], span[1], found.start())
                 at = span[1]
-
-
-class Glance:
-    """What a look at a text says about which recognisers can find anything in it."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._lower: str | None = None
-        self._has_numbers: bool | None = None
-
-    def may_hold(self, recogniser: Recogniser) -> bool:
-        """Whether the recogniser may find something; a sure no saves its search."""
-        if recogniser.is_number and not self.has_numbers:
-            return False
-        if not recogniser.needs:
-            return True
-        text = self.lower if recogniser.pattern.flags & re.IGNORECASE else self._text
-        return any(need in text for need in recogniser.needs)
-
-    @property
-    def lower(self) -> str:
-        """The text in lower case."""
-        if self._lower is None:
-            self._lower = self._text.lower()
-        return self._lower
-
-    @property
-    def has_numbers(self) -> bool:
-        """Whether six digits stand near each other."""
-        if self._has_numbers is None:
-            self._has_numbers = NUMBERS.search(self._text) is not None
-        return self._has_numbers

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from agentos.domain.policy.open_tail import open_tail
-from agentos.domain.policy.recogniser import Glance, Match, Recogniser
+from agentos.domain.policy.recogniser import NUMBERS, Match, Recogniser
 
 
 class Search:
@@ -15,16 +15,37 @@ class Search:
         self.recognisers = tuple(recognisers)
         kinds = dict.fromkeys(recogniser.kind for recogniser in recognisers)
         self.rank = {kind: at for at, kind in enumerate(kinds)}
+        # Most texts hold nothing, and every text of every call comes by here: what a look at
+        # the text can rule out is sorted by that look, and no regular expression runs for it.
+        numbers = [r for r in self.recognisers if r.is_number]
+        others = [r for r in self.recognisers if not r.is_number]
+        self._numbers = [(r, r.needs or ("",)) for r in numbers]
+        self._always = [r for r in others if not r.needs]
+        self._plain = [(r, r.needs) for r in others if r.needs and not _is_folded(r)]
+        self._folded = [(r, r.needs) for r in others if r.needs and _is_folded(r)]
 
     def find(self, text: str, start: int = 0) -> list[Match]:
         """Return all that is found from `start` on; those of different kinds may overlap."""
-        glance = Glance(text)
-        return [
-            match
-            for recogniser in self.recognisers
-            if glance.may_hold(recogniser)
-            for match in recogniser.find(text, start)
-        ]
+        found: list[Match] = []
+        for recogniser in self._always:
+            found += recogniser.find(text, start)
+        for recogniser, needs in self._plain:
+            for need in needs:
+                if need in text:
+                    found += recogniser.find(text, start)
+                    break
+        if self._folded:
+            lower = text.lower()
+            for recogniser, needs in self._folded:
+                for need in needs:
+                    if need in lower:
+                        found += recogniser.find(text, start)
+                        break
+        if self._numbers and NUMBERS.search(text) is not None:
+            for recogniser, needs in self._numbers:
+                if any(need in text for need in needs):
+                    found += recogniser.find(text, start)
+        return found
 
     def open_from(self, text: str, start: int) -> int:
         """Return where the text, as it may go on, could still hold more: its length if nowhere.
@@ -41,3 +62,7 @@ class Search:
     def _open(self) -> re.Pattern[str]:
         tails = dict.fromkeys(open_tail(recogniser.pattern) for recogniser in self.recognisers)
         return re.compile("|".join(tails))
+
+
+def _is_folded(recogniser: Recogniser) -> bool:
+    return bool(recogniser.pattern.flags & re.IGNORECASE)
