@@ -9,7 +9,9 @@ import resource
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +20,9 @@ import uvloop
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from agentos.domain.ports import CommandBus, EventLog, NewId, Signals
+from agentos.domain.errors import DependencyUnavailableError
+from agentos.domain.models.catalog import BackendEntry
+from agentos.domain.ports import Clock, CommandBus, EventLog, ModelBackend, NewId, Signals
 from agentos.domain.subjects import heartbeat
 from agentos.federation import app as federation
 from agentos.federation.door import Federation
@@ -42,20 +46,24 @@ from agentos.gateways.http.tail import SharedTail
 from agentos.gateways.http.tenants import Accounts
 from agentos.gateways.http.tokens import Issuer
 from agentos.gateways.model_policy import app as model_policy
+from agentos.gateways.model_policy.backends import MakeBackend
+from agentos.gateways.model_policy.idempotency import AnswerStore
 from agentos.gateways.model_policy.parts import Parts as ModelParts
-from agentos.gateways.model_policy.policies import Policies
+from agentos.gateways.model_policy.services import ModelPorts, ModelServices
 from agentos.gateways.orchestrator import app as orchestrator
 from agentos.gateways.orchestrator.parts import Parts, PostgresReadModels, ReadModels
 from agentos.gateways.orchestrator.routes import add_peer_routes
 from agentos.gateways.orchestrator.run_events import stream_run_events
 from agentos.gateways.orchestrator.runs import cancel_run
-from agentos.infra.clock import SystemIds
+from agentos.infra.clock import SystemClock, SystemIds
 from agentos.infra.federation.tls import door_context
+from agentos.infra.jetstream.answers import JetStreamAnswers
 from agentos.infra.jetstream.bus import NatsCommandBus
 from agentos.infra.jetstream.connection import Connection, bounded_close
 from agentos.infra.jetstream.key_usage import JetStreamKeyUsage
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.signals import NatsSignals
+from agentos.infra.models.build import make_backend
 from agentos.infra.oidc import OidcKeys
 from agentos.projections.queries import Pool, make_pool
 from agentos.projections.remote_runs.queries import copies_by_peer
@@ -84,6 +92,11 @@ class Ports:
     identity: Identity
     accounts: Accounts
     new_id: NewId
+    clock: Clock
+    answers: AnswerStore
+    make_backend: MakeBackend
+    node: str = "stk_local"
+    idempotency_ttl_s: int = 86_400
     key_usage: KeyUsage | None = None
     peering: Peering | None = None
     background: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
@@ -121,7 +134,7 @@ class Gateway:
         ports.accounts.on_closed.append(self.streams.cut_refused)
         self.tail = SharedTail(ports.log)
         self._known = Followed(ports.log, KNOWN)
-        self.policies = Policies(self._known)
+        self.models = ModelServices(_model_ports(ports), self._known, self.metrics)
         self.heartbeats = Heartbeats(ports.signals)
         self.node_metrics = NodeMetrics(ports.signals)
         self.metrics.registry.register(self.node_metrics)
@@ -181,7 +194,13 @@ class Gateway:
     def model_policy(self) -> ASGIApp:
         """Return the model and policy gateway's door."""
         ports = self._ports
-        parts = ModelParts(bus=ports.bus, log=ports.log, known=self._known, policies=self.policies)
+        parts = ModelParts(
+            bus=ports.bus,
+            log=ports.log,
+            known=self._known,
+            policies=self.models.policies,
+            pipeline=self.models.pipeline,
+        )
         service = model_policy.SERVICE
         return self._door(
             service, model_policy.create_app(self._gate, self._vitals(service), parts)
@@ -213,7 +232,7 @@ class Gateway:
             parts.append(KeyUses(ports.accounts, ports.key_usage).run())
         if self._federation is not None:
             parts += self._federation.work()
-        return [*parts, *(part() for part in ports.background)]
+        return [*parts, *self.models.work(), *(part() for part in ports.background)]
 
     def _vitals(self, service: str) -> Vitals:
         checks = self._readiness.checks
@@ -241,6 +260,20 @@ class Gateway:
             }
             await self._ports.signals.publish(subject, orjson.dumps(beat))
             await asyncio.sleep(BEAT_S)
+
+
+def _model_ports(ports: Ports) -> ModelPorts:
+    return ModelPorts(
+        bus=ports.bus,
+        log=ports.log,
+        signals=ports.signals,
+        clock=ports.clock,
+        new_id=ports.new_id,
+        answers=ports.answers,
+        make_backend=ports.make_backend,
+        node=ports.node,
+        idempotency_ttl_s=ports.idempotency_ttl_s,
+    )
 
 
 def documented_doors() -> dict[str, FastAPI]:
@@ -300,6 +333,11 @@ async def serve(settings: "Settings") -> None:
         key_usage=JetStreamKeyUsage(connection),
         background=(oidc_keys.run,) if settings.oidc_issuer else (),
         new_id=SystemIds(),
+        clock=SystemClock(),
+        answers=JetStreamAnswers(connection),
+        make_backend=partial(_backend, settings),
+        node=settings.stack_id,
+        idempotency_ttl_s=settings.idempotency_ttl_hours * 3600,
         peering=federation.make_peering(settings, PostgresCopies(pool)),
     )
     gateway = Gateway(
@@ -319,6 +357,26 @@ async def serve(settings: "Settings") -> None:
         await asyncio.gather(opening, return_exceptions=True)
         await bounded_close(connection)
         await pool.close(CLOSE_S)
+
+
+def _backend(settings: "Settings", entry: BackendEntry) -> ModelBackend:
+    """Return the backend of an entry, with its key: from its file, or the node's settings."""
+    try:
+        return make_backend(entry, _key_of(settings, entry))
+    except (OSError, ValueError) as exc:
+        # Neither the key nor what the file held is in the message.
+        raise DependencyUnavailableError(
+            f"the backend {entry.name} cannot be made: {type(exc).__name__}; see its base_url and "
+            "api_key_file (agentos config check)",
+            dependency=entry.name,
+        ) from None
+
+
+def _key_of(settings: "Settings", entry: BackendEntry) -> str | None:
+    if entry.api_key_file is not None:
+        return Path(entry.api_key_file).read_text().strip()
+    is_of_settings = entry.kind == "openai" and entry.base_url == settings.openai_base_url
+    return settings.openai_api_key or None if is_of_settings else None
 
 
 async def run_doors(

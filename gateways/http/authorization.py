@@ -12,6 +12,7 @@ OPEN: Final = ""
 SCOPES: Final[Mapping[tuple[str, str], str]] = {
     ("GET", "/v1/health"): OPEN,
     ("GET", "/v1/federation/health"): OPEN,
+    ("POST", "/v1/models:invoke"): "models:invoke",
     ("GET", "/healthz"): OPEN,
     ("GET", "/readyz"): OPEN,
     ("GET", "/metrics"): OPEN,  # platform:admin where AGENTOS_METRICS_REQUIRE_AUTH is set

@@ -46,7 +46,7 @@ class Followed:
         return None
 
     async def get(self, kind: type[A], ref: StreamRef) -> A:
-        """Return the aggregate; one that the log does not have is at position 0.
+        """Return the aggregate; one that the log does not have is at position 0, and kept so.
 
         Raises `DependencyUnavailableError` when the log cannot be asked.
         """
@@ -67,11 +67,10 @@ class Followed:
         if after and aggregate.position < after:
             return await self.reload(kind, ref)
         aggregate.fold(records)
-        if aggregate.position:
-            self._cache[ref] = aggregate
-            self._cache.move_to_end(ref)
-            if len(self._cache) > CACHED:
-                self._cache.popitem(last=False)
+        self._cache[ref] = aggregate
+        self._cache.move_to_end(ref)
+        if len(self._cache) > CACHED:
+            self._cache.popitem(last=False)
         return aggregate
 
     async def run(self) -> None:

@@ -45,12 +45,6 @@ class Metrics:
         self.sse_streams = Gauge(
             "agentos_sse_streams", "Open event streams", registry=self.registry
         )
-        self._model_requests = Counter(
-            "agentos_model_requests",
-            "Model calls",
-            ("backend", "model", "outcome"),
-            registry=self.registry,
-        )
         self._model_tokens = Counter(
             "agentos_model_tokens", "Tokens of model calls", ("direction",), registry=self.registry
         )
@@ -103,7 +97,6 @@ class Metrics:
 
     def model_called(self, usage: UsageRecorded) -> None:
         """Count one model call."""
-        self._model_requests.labels(usage.backend, usage.model, usage.status).inc()
         self._model_tokens.labels("input").inc(usage.usage.input_tokens)
         self._model_tokens.labels("output").inc(usage.usage.output_tokens)
         self._model_cost.inc(usage.cost_usd)

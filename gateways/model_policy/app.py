@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from agentos.gateways.http.health import Vitals, add_health
 from agentos.gateways.http.routing import Gate, guarded_app
+from agentos.gateways.model_policy.canonical import add_canonical
 from agentos.gateways.model_policy.checking import add_checks
 from agentos.gateways.model_policy.openai.routes import add_openai_routes
 from agentos.gateways.model_policy.parts import Parts
@@ -18,6 +19,7 @@ def create_app(
     """Return the routes of the model and policy gateway; without parts only to be documented."""
     app = guarded_app(TITLE, gate, parts)
     add_openai_routes(app)
+    add_canonical(app)
     add_checks(app)
     add_health(app, vitals)
     return app

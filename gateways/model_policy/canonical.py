@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,7 +18,6 @@ from agentos.domain.ports import (
     RequestedToolCall,
     Requirements,
     ToolOffer,
-    Usage,
 )
 from agentos.gateways.http.answers import json_answer
 from agentos.gateways.http.authorization import require
@@ -25,22 +25,32 @@ from agentos.gateways.http.bodies import narrowed, read_body
 from agentos.gateways.http.call import Call, call_of
 from agentos.gateways.http.errors import as_our_error, misfit
 from agentos.gateways.http.leaving import ClientLeftError, nobody, stopped_when_left
-from agentos.gateways.model_policy.calls import Caller, Completed, Embedded, Outcome
+from agentos.gateways.http.routing import Described, add
+from agentos.gateways.model_policy.calls import Caller
 from agentos.gateways.model_policy.delta_stream import DeltaStream, delta_stream
 from agentos.gateways.model_policy.parts import pipeline_of
+from agentos.gateways.model_policy.records import completed_record, embedded_record
 from agentos.gateways.model_policy.schemas import (
     Invoke,
+    InvokeAnswer,
     InvokeRequest,
     Message,
     OfferedTool,
     RequirementsAsked,
 )
 
+ERRORS: Final = (400, 401, 403, 409, 413, 429, 500, 502, 503, 504)
 SSE: Final = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 )
+
+
+def add_canonical(app: FastAPI) -> None:
+    """Add the canonical call."""
+    about = Described("Call a model", {200: InvokeAnswer}, body=Invoke, errors=ERRORS, tag="models")
+    add(app, "POST", "/v1/models:invoke", invoke_model, about)
 
 
 async def invoke_model(request: Request) -> ASGIApp:
@@ -59,13 +69,13 @@ async def invoke_model(request: Request) -> ASGIApp:
         if asked.operation == "embed":
             with stopped_when_left(request.scope):
                 embedded = await pipeline.embed(caller, embed_request(asked))
-            return json_answer(_answer(embedded_response(embedded), call), call.correlation_id)
+            return json_answer(_answer(embedded_record(embedded), call), call.correlation_id)
         wanted = chat_request(asked)
         if body.stream:
             return _Streamed(call, lambda on_delta: pipeline.chat(caller, wanted, on_delta))
         with stopped_when_left(request.scope):
             completed = await pipeline.chat(caller, wanted)
-        return json_answer(_answer(chat_response(completed), call), call.correlation_id)
+        return json_answer(_answer(completed_record(completed), call), call.correlation_id)
     except ClientLeftError:
         return nobody
 
@@ -140,53 +150,6 @@ def _requirements(asked: RequirementsAsked | None) -> Requirements | None:
     return Requirements(asked.max_latency_ms, asked.max_cost_usd, asked.min_context_tokens)
 
 
-def chat_response(completed: Completed) -> dict[str, Any]:
-    """Return the contract's `response` of a chat call."""
-    answer = completed.answer
-    output = {
-        "type": "chat",
-        "message": {"role": "assistant", "content": answer.content},
-        "tool_calls": [
-            {
-                "tool_call_id": call.tool_call_id,
-                "tool_id": call.tool_id,
-                "name": call.name,
-                "arguments": call.arguments,
-            }
-            for call in answer.tool_calls
-        ],
-        "finish_reason": answer.finish_reason,
-    }
-    return _response(completed.outcome, output, answer.usage)
-
-
-def embedded_response(embedded: Embedded) -> dict[str, Any]:
-    """Return the contract's `response` of an embedding call: always arrays of numbers."""
-    vectors = [
-        {"index": index, "vector": list(vector)}
-        for index, vector in enumerate(embedded.answer.vectors)
-    ]
-    output = {"type": "embedding", "embeddings": vectors}
-    return _response(embedded.outcome, output, embedded.answer.usage)
-
-
-def _response(outcome: Outcome, output: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
-    return {
-        "request_id": outcome.request_id,
-        "status": "ok",
-        "output": output,
-        "usage": {
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "total_tokens": usage.total_tokens,
-        },
-        "latency_ms": outcome.latency_ms,
-        "cost_usd": outcome.cost_usd,
-        "policy_outcome": outcome.policy(),
-        "route": outcome.route(),
-    }
-
-
 def _answer(response: dict[str, Any], call: Call) -> dict[str, Any]:
     return {"response": response, "traceparent": call.traceparent}
 
@@ -226,7 +189,7 @@ class _Streamed:
     def _last(self, stream: DeltaStream) -> tuple[bytes, dict[str, Any]]:
         correlation_id = self._call.correlation_id
         try:
-            response = chat_response(stream.result())
+            response = completed_record(stream.result())
         except AgentOSError as error:
             wire = as_our_error(error, correlation_id).to_wire()
             return b"agentos.error", {"error": wire, "correlation_id": correlation_id}

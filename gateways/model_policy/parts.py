@@ -22,7 +22,7 @@ class Parts:
     log: EventLog
     known: Followed
     policies: Policies
-    pipeline: Pipeline | None = None
+    pipeline: Pipeline
 
 
 def parts_of(request: Request) -> Parts:
@@ -32,7 +32,4 @@ def parts_of(request: Request) -> Parts:
 
 def pipeline_of(request: Request) -> Pipeline:
     """Return the one pipeline of this process."""
-    pipeline = parts_of(request).pipeline
-    if pipeline is None:
-        raise RuntimeError("this app was made without a pipeline")
-    return pipeline
+    return parts_of(request).pipeline

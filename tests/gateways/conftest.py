@@ -33,10 +33,12 @@ from agentos.gateways.http.sse import StreamLimits
 from agentos.gateways.http.tenants import Accounts
 from agentos.gateways.http.throttle import Throttle
 from agentos.gateways.http.tokens import AUDIENCE, ISSUER, Issuer
-from agentos.infra.clock import SystemIds
+from agentos.infra.clock import SystemClock, SystemIds
+from agentos.infra.memory.answers import MemoryAnswers
 from agentos.infra.memory.bus import MemoryBus
 from agentos.infra.memory.log import MemoryLog
 from agentos.infra.memory.signals import MemorySignals
+from agentos.infra.models.build import make_backend
 from agentos.projections.agents.queries import AgentPage
 from agentos.projections.runs.queries import RunCount, RunFilters, RunPage
 from agentos.projections.runs.row import RunRow
@@ -229,6 +231,9 @@ class Door:
             identity=self.identity,
             accounts=self.accounts,
             new_id=self.new_id,
+            clock=SystemClock(),
+            answers=MemoryAnswers(),
+            make_backend=make_backend,
             peering=self.peering(self.urls),
         )
         self.gateway = Gateway(ports, limits=self.limits, **self.options)

@@ -84,12 +84,26 @@ async def test_it_reads_once_and_again_when_the_log_has_moved() -> None:
         assert moved == [REF]
 
 
-async def test_what_is_not_there_is_at_position_0_and_looked_for_again() -> None:
+async def test_what_is_not_there_is_at_position_0_until_the_log_says_else() -> None:
     log = CountingLog()
     async with followed(log) as known:
         assert (await known.get(Tenant, REF)).position == 0
         await write(log, "one")
-        assert (await known.get(Tenant, REF)).profile.name == "one"
+        assert (await known.reload(Tenant, REF)).profile.name == "one"
+        await named(known, "one")
+
+
+async def test_what_is_not_there_is_not_asked_for_at_every_call() -> None:
+    log = CountingLog()
+    async with followed(log) as known:
+        async with asyncio.timeout(5):
+            while known.peek(Tenant, REF) is None:
+                await known.get(Tenant, REF)
+                await asyncio.sleep(0.001)
+        reads = log.reads
+        for _ in range(10):
+            assert (await known.get(Tenant, REF)).position == 0
+        assert log.reads == reads
 
 
 async def test_a_log_that_is_away_is_an_error_not_an_empty_answer() -> None:

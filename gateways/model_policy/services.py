@@ -1,0 +1,64 @@
+"""The governed pipeline and what it is made of, put together once a process."""
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from agentos.domain.ports import Clock, CommandBus, EventLog, NewId, Signals
+from agentos.gateways.http.followed import Followed
+from agentos.gateways.http.metrics import Metrics
+from agentos.gateways.model_policy.backends import MakeBackend
+from agentos.gateways.model_policy.budgets import Budgets
+from agentos.gateways.model_policy.governed import Entitlements, Gates
+from agentos.gateways.model_policy.idempotency import AnswerStore, Idempotency
+from agentos.gateways.model_policy.metering import Meter
+from agentos.gateways.model_policy.pipeline import GovernedPipeline
+from agentos.gateways.model_policy.policies import Policies
+from agentos.gateways.model_policy.router import Router
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPorts:
+    """The adapters of model services. `node` names this node in routes."""
+
+    bus: CommandBus
+    log: EventLog
+    signals: Signals
+    clock: Clock
+    new_id: NewId
+    answers: AnswerStore
+    make_backend: MakeBackend
+    node: str
+    idempotency_ttl_s: int
+
+
+class ModelServices:
+    """All parts of the pipeline; `work()` has to run for as long as calls are taken."""
+
+    def __init__(self, ports: ModelPorts, known: Followed, metrics: Metrics) -> None:
+        self.known = known
+        self.policies = Policies(known)
+        self.router = Router(known, ports.make_backend, metrics.registry)
+        self.budgets = Budgets(ports.bus, ports.clock, ports.new_id, ports.signals)
+        self.meter = Meter(ports.bus, ports.log, ports.new_id, metrics)
+        self.entitlements = Entitlements()
+        gates = Gates(
+            known=known,
+            router=self.router,
+            budgets=self.budgets,
+            policies=self.policies,
+            meter=self.meter,
+            clock=ports.clock,
+            node=ports.node,
+            entitlements=self.entitlements,
+        )
+        idempotency = Idempotency(ports.answers, ports.new_id, ports.idempotency_ttl_s)
+        self.pipeline = GovernedPipeline(gates, idempotency)
+
+    def work(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what has to run; cancelled, each gives back or writes what it still has."""
+        return [self.router.run(), self.budgets.run(), self.meter.run()]
+
+    async def aclose(self) -> None:
+        """Close the backends' connections."""
+        await self.router.aclose()

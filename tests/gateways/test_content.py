@@ -1,0 +1,95 @@
+"""Every text of a call has a place, and what is put there comes back whole."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentos.domain.ports import ChatMessage, EmbedRequest, ModelRequest, RequestedToolCall
+from agentos.gateways.model_policy.content import (
+    call_fields,
+    chat_fields,
+    embed_fields,
+    rewritten_calls,
+    rewritten_chat,
+    rewritten_embed,
+    tool_output_fields,
+)
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=8,
+)
+calls = st.builds(
+    RequestedToolCall,
+    tool_call_id=st.just("tcall_1"),
+    tool_id=st.just("tool.echo"),
+    name=st.just("tool.echo"),
+    arguments=st.dictionaries(st.text(max_size=3), values, max_size=3),
+)
+messages = st.builds(
+    ChatMessage,
+    role=st.sampled_from(["system", "user", "assistant", "tool"]),
+    content=st.text(max_size=10),
+    tool_calls=st.lists(calls, max_size=2).map(tuple),
+)
+requests = st.builds(
+    ModelRequest,
+    request_id=st.just("req_1"),
+    model_ref=st.just("builtin/echo"),
+    messages=st.lists(messages, max_size=4),
+)
+
+
+def same(field: str, text: str) -> str:
+    return text
+
+
+@given(requests)
+def test_a_chat_that_is_not_changed_stays_the_same(request: ModelRequest) -> None:
+    assert rewritten_chat(request, same) == request
+
+
+@given(requests)
+def test_every_text_is_rewritten_at_its_own_place(request: ModelRequest) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def note(field: str, text: str) -> str:
+        seen.append((field, text))
+        return f"<{text}>"
+
+    changed = rewritten_chat(request, note)
+    assert sorted(seen) == sorted(chat_fields(request))
+    assert sorted(text for _, text in chat_fields(changed)) == sorted(f"<{t}>" for _, t in seen)
+
+
+def test_the_places_are_named() -> None:
+    arguments: dict[str, Any] = {"to": ["a@b.example", {"x": "y"}], "n": 1}
+    call = RequestedToolCall("tcall_1", "tool.mail", "tool.mail", arguments)
+    request = ModelRequest(
+        "req_1",
+        "builtin/echo",
+        [
+            ChatMessage("user", "hi"),
+            ChatMessage("assistant", "", tool_calls=(call,)),
+            ChatMessage("tool", "sent", "tcall_1"),
+        ],
+    )
+    assert chat_fields(request) == [
+        ("messages[0].content", "hi"),
+        ("messages[1].tool_calls[0].arguments.to[0]", "a@b.example"),
+        ("messages[1].tool_calls[0].arguments.to[1].x", "y"),
+        ("messages[2].content", "sent"),
+    ]
+    assert tool_output_fields(request) == [("messages[2].content", "sent")]
+    assert call_fields([call])[0] == ("tool_calls[0].arguments.to[0]", "a@b.example")
+    (changed,) = rewritten_calls([call], lambda field, text: field)
+    assert changed.arguments["to"][1] == {"x": "tool_calls[0].arguments.to[1].x"}
+    assert changed.arguments["n"] == 1
+
+
+def test_texts_to_embed_have_numbers() -> None:
+    request = EmbedRequest("req_1", "builtin/embed", ["a", "b"])
+    assert embed_fields(request) == [("texts[0]", "a"), ("texts[1]", "b")]
+    assert rewritten_embed(request, lambda _, text: text * 2).texts == ["aa", "bb"]
