@@ -9,8 +9,8 @@ is not, never the other way round.
 
 import re
 from collections.abc import Iterable, Sequence
-from re import _constants as c  # type: ignore[attr-defined]  # no stubs; pinned by tests
-from re import _parser  # type: ignore[attr-defined]  # as above
+from re import _constants as c  # type: ignore[attr-defined, unused-ignore]  # no stubs; pinned by tests
+from re import _parser  # type: ignore[attr-defined, unused-ignore]  # as above
 from typing import Any
 
 END = r"\Z"
