@@ -83,6 +83,14 @@ class EventLog(Protocol):
         """Return the position of the partition's last commit, 0 when it is empty."""
         ...
 
+    async def start(self) -> int:
+        """Return the position behind which the partition's commits begin.
+
+        That is 0, or where another log ended that this one was filled from: what was there at
+        or before it is not here under that position.
+        """
+        ...
+
 
 class CommandBus(Protocol):
     """Sends commands to the handlers and brings back their answer."""

@@ -8,6 +8,7 @@ from typing import cast
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from agentos.domain.errors import CursorExpiredError
 from agentos.domain.log import TailBatch
 from agentos.gateways.http.call import call_of
 from agentos.gateways.http.sse import Item, Stream
@@ -51,6 +52,7 @@ class TenantEvents:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it until the client leaves."""
         streams, tenant_id = self._parts.streams, self._wanted.tenant_id
+        await self._require_kept()
         stream = streams.make(scope, send)
         with self._parts.tail.listening_to_tenant(tenant_id, stream) as now:
             async with streams.opened(stream, scope, send):
@@ -59,6 +61,14 @@ class TenantEvents:
                 else:
                     await self._catch_up(stream)
                 await self._follow(stream)
+
+    async def _require_kept(self) -> None:
+        """Raise `CursorExpiredError` for a cursor of the log that this one was filled from."""
+        if self._wanted.after is None:
+            return
+        start = await self._parts.log.start()
+        if 0 < self._position <= start:
+            raise CursorExpiredError("the events asked for are not in this log", first_sequence=1)
 
     async def _follow(self, stream: Stream) -> None:
         while True:

@@ -166,6 +166,11 @@ class JetStreamLog:
         info = await self._info()
         return int(info["state"]["last_seq"])
 
+    async def start(self) -> int:
+        """Return the position behind which the partition's commits begin."""
+        info = await self._info()
+        return max(0, int(info["config"].get("first_seq", 0)) - 1)
+
     async def _info(self) -> dict[str, Any]:
         return await self._repeated(
             lambda: api.call(self._connection, f"STREAM.INFO.{self._stream}")

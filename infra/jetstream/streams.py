@@ -78,18 +78,19 @@ def executors_config() -> dict[str, Any]:
 
 
 async def provision(
-    nats_url: str, *, durability: Durability, expect_log: bool, replicas: int = 1
+    nats_url: str, *, durability: Durability, expect_log: bool, replicas: int = 1, start: int = 0
 ) -> None:
     """Make or check the streams of a node.
 
     With `expect_log` (the node has state) a missing log is `LogVanishedError`; without, it is
     made. A log that does not fit is `LogMismatchError`. `durability` is what the node declares
     and is said in the log line: it is made true by the server's `sync_interval` or by replicas,
-    which a client cannot see. Raises `DependencyUnavailableError` when NATS cannot be reached.
+    which a client cannot see. A log that is made begins behind position `start`. Raises
+    `DependencyUnavailableError` when NATS cannot be reached.
     """
     connection = await connect(nats_url, "agentos-provision")
     try:
-        await ensure_log(connection, expect_log=expect_log, replicas=replicas)
+        await ensure_log(connection, expect_log=expect_log, replicas=replicas, start=start)
         await ensure_work(connection)
         logger.info("the log is in place, durability %s (declared)", durability)
     finally:
@@ -97,7 +98,12 @@ async def provision(
 
 
 async def ensure_log(
-    connection: Connection, *, expect_log: bool, replicas: int = 1, partition: int = 0
+    connection: Connection,
+    *,
+    expect_log: bool,
+    replicas: int = 1,
+    partition: int = 0,
+    start: int = 0,
 ) -> None:
     """Make the log's stream if it may be made, and check it."""
     stream = stream_name(partition)
@@ -105,7 +111,7 @@ async def ensure_log(
     if config is None:
         if expect_log:
             raise LogVanishedError(vanished(stream), dependency="nats")
-        wanted = log_config(partition, replicas)
+        wanted = log_config(partition, replicas) | ({"first_seq": start + 1} if start else {})
         answer = await api.repeated(
             connection, lambda: api.call(connection, f"STREAM.CREATE.{stream}", wanted)
         )

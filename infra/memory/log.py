@@ -22,6 +22,10 @@ class MemoryLog:
         self._streams: dict[StreamRef, list[Recorded]] = {}
         self._grown = asyncio.Event()
 
+    async def start(self) -> int:
+        """Return the position behind which commits begin."""
+        return 0
+
     async def append(self, commit: Commit, *, expected: int) -> int:
         """Write `commit` if the aggregate's last position is `expected`; as `EventLog.append`."""
         log_subject(self._partition, commit.ref)

@@ -10,8 +10,11 @@ from agentos.domain.errors import AppendConflictError, PayloadTooLargeError
 from agentos.domain.log import Lease, void_commit
 from agentos.domain.ports import EventLog
 from agentos.domain.subjects import StreamRef
+from agentos.infra.jetstream import api
+from agentos.infra.jetstream.log import JetStreamLog
+from agentos.infra.jetstream.streams import ensure_log
 from agentos.infra.memory.log import MemoryLog
-from tests.contracts.logs import close, collect, commit, jetstream_log, new_id, past, run
+from tests.contracts.logs import close, collect, commit, connected, jetstream_log, new_id, past, run
 from tests.infra.embedded import EmbeddedNats
 
 
@@ -33,6 +36,22 @@ async def test_an_append_takes_the_next_position(log: EventLog) -> None:
     assert await log.append(commit(run("b")), expected=0) == 2
     assert await log.append(commit(run("a"), 2), expected=1) == 3
     assert await log.head() == 3
+
+
+async def test_a_log_of_its_own_begins_at_nothing(log: EventLog) -> None:
+    assert await log.start() == 0
+    await log.append(commit(run("a")), expected=0)
+    assert await log.start() == 0
+
+
+async def test_a_log_may_begin_behind_a_position(nats_server: EmbeddedNats) -> None:
+    async with connected(nats_server.url) as connection:
+        await ensure_log(connection, expect_log=False, partition=900, start=41)
+        filled = JetStreamLog(connection, 900)
+        assert (await filled.start(), await filled.head()) == (41, 41)
+        assert await filled.append(commit(run("a")), expected=0) == 42
+        assert [record.position for record in await past(filled.tail(after=0))] == [42]
+        await api.call(connection, "STREAM.DELETE.LOG_900")
 
 
 async def test_a_commit_comes_back_whole(log: EventLog) -> None:
