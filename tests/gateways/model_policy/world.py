@@ -16,16 +16,26 @@ from agentos.domain.policy.policy import Policy, policy_ref
 from agentos.domain.ports import ChatMessage, EmbedRequest, ModelRequest
 from agentos.domain.tenant.tenant import Profile, Tenant, tenant_ref
 from agentos.domain.usage.usage import Usage, UsageRecorded, usage_ref
+from agentos.gateways.http.denials import Denials
 from agentos.gateways.http.followed import Followed
+from agentos.gateways.http.identity import LocalIdentity
 from agentos.gateways.http.metrics import Metrics
+from agentos.gateways.http.middleware import Doorway
+from agentos.gateways.http.routing import Gate
+from agentos.gateways.http.server import listen, make_server
+from agentos.gateways.http.tenants import Accounts
+from agentos.gateways.model_policy.app import create_app
 from agentos.gateways.model_policy.calls import Caller
+from agentos.gateways.model_policy.parts import Parts as ModelParts
 from agentos.gateways.model_policy.services import ModelPorts, ModelServices
 from agentos.handlers.parts import Parts
 from agentos.handlers.routes import handle
 from agentos.infra.clock import SystemClock, SystemIds
 from agentos.infra.memory.answers import MemoryAnswers
 from agentos.infra.memory.bus import MemoryBus
+from agentos.infra.memory.log import MemoryLog
 from agentos.infra.models.build import make_backend
+from tests.gateways.conftest import SECRET, EveryTenant
 from tests.handlers.node import Node, a_node
 
 new_id = SystemIds()
@@ -113,6 +123,13 @@ class World:
         payloads = [event.payload for event in await self.usage_events()]
         return [payload for payload in payloads if isinstance(payload, UsageRecorded)]
 
+    async def written(self, count: int, within: float = 5.0) -> list[UsageRecorded]:
+        """Return the usage events once there are `count`: they come beside the answers."""
+        async with asyncio.timeout(within):
+            while len(found := await self.usage()) < count:  # noqa: ASYNC110 - a log's growth
+                await asyncio.sleep(0.01)
+        return found
+
     async def usage_events(self) -> list[Event]:
         """Return the usage events with their envelopes."""
         records = await self.node.log.read(usage_ref("tnt_a"))
@@ -172,3 +189,52 @@ def openai_catalog(*base_urls: str, **more: Any) -> dict[str, Any]:
         ],
     }
     return document | more
+
+
+class Door:
+    """A model door on a free port, over one gateway process's services."""
+
+    def __init__(self, services: ModelServices, port: int = 0) -> None:
+        log, bus = MemoryLog(), MemoryBus({})
+        accounts = Accounts(log)
+        accounts.active = EveryTenant()
+        identity = LocalIdentity(SECRET, allow_dev_headers=False, accounts=accounts)
+        gate = Gate(identity, accounts, Metrics(), Denials(bus))
+        parts = ModelParts(
+            bus=bus,
+            log=log,
+            known=services.known,
+            policies=services.policies,
+            pipeline=services.pipeline,
+        )
+        doorway = Doorway(
+            create_app(gate, None, parts),
+            service="model-policy",
+            new_id=new_id,
+            metrics=Metrics(),
+            max_body_bytes=1024 * 1024,
+        )
+        self._held = listen("127.0.0.1", port)
+        self.port = self._held.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._server = make_server(doorway)
+
+    async def serve(self) -> None:
+        """Serve until `stop`."""
+        await self._server.serve(sockets=[self._held])
+
+    def stop(self) -> None:
+        """Close the door."""
+        self._server.should_exit = True
+
+
+@asynccontextmanager
+async def a_door(services: ModelServices, port: int = 0) -> AsyncIterator[Door]:
+    """Open a model door."""
+    door = Door(services, port)
+    task = asyncio.create_task(door.serve())
+    try:
+        yield door
+    finally:
+        door.stop()
+        await task
