@@ -48,7 +48,7 @@ def export(
         writer = ArchiveWriter.open(out, about)
         try:
             resumed = writer.digest.records
-            await export_log(log, writer, _said("exported", quiet=as_json))
+            await export_log(log, writer, said("exported", quiet=as_json))
         finally:
             writer.close()
         return {
@@ -60,8 +60,8 @@ def export(
             "bytes": out.stat().st_size,
         }
 
-    with _told():
-        _show(_with_log(settings.runtime().nats_url, work), as_json=as_json)
+    with told():
+        show(_with_log(settings.runtime().nats_url, work), as_json=as_json)
 
 
 @app.command("import")
@@ -80,10 +80,10 @@ def import_(file: File, data_dir: DataDir = None, as_json: AsJson = False) -> No
 
     async def work(log: "EventLog") -> dict[str, Any]:
         reader = ArchiveReader(file)
-        places = await import_log(log, reader, _said("imported", quiet=as_json))
+        places = await import_log(log, reader, said("imported", quiet=as_json))
         return {"file": str(file), "records": places.count, "digest": reader.digest.value}
 
-    with _told():
+    with told():
         last = verify_archive(file).last  # nothing is begun with a file that is not whole
         with lone_broker(settings) as url:
             # Old positions lie before the new log's start: a cursor of before answers 410.
@@ -92,7 +92,7 @@ def import_(file: File, data_dir: DataDir = None, as_json: AsJson = False) -> No
             )
             done = _with_log(url, work)
         update_marker(NodePaths(settings.data_dir), log_created=True)
-        _show(done, as_json=as_json)
+        show(done, as_json=as_json)
     if not as_json:
         typer.echo(pasteable("next: agentos up"))
 
@@ -102,9 +102,9 @@ def verify(file: File, as_json: AsJson = False) -> None:
     """Prove that an archive is whole and undamaged; needs no node."""
     from agentos.infra.log_transfer import verify_archive  # noqa: PLC0415
 
-    with _told():
+    with told():
         reader = verify_archive(file)
-        _show(
+        show(
             {
                 "file": str(file),
                 "ok": True,
@@ -130,12 +130,12 @@ def digest(
         found = await digest_log(log)
         return {"records": found.records, "content_digest": found.value}
 
-    with _told():
+    with told():
         if file is not None:
-            _show({"file": str(file), "content_digest": content_digest(file)}, as_json=as_json)
+            show({"file": str(file), "content_digest": content_digest(file)}, as_json=as_json)
         else:
             url = node_settings(data_dir).runtime().nats_url
-            _show(_with_log(url, work), as_json=as_json)
+            show(_with_log(url, work), as_json=as_json)
 
 
 def _with_log(url: str, work: "Callable[[EventLog], Awaitable[T]]") -> T:
@@ -153,7 +153,7 @@ def _with_log(url: str, work: "Callable[[EventLog], Awaitable[T]]") -> T:
 
 
 @contextmanager
-def _told() -> "Iterator[None]":
+def told() -> "Iterator[None]":
     """End the command with the contract's exit code for what goes wrong inside."""
     from agentos.domain.archive import ArchiveError  # noqa: PLC0415
     from agentos.domain.errors import DependencyUnavailableError  # noqa: PLC0415
@@ -170,7 +170,7 @@ def _told() -> "Iterator[None]":
         end(f"error: {error}", FAILED)
 
 
-def _said(what: str, *, quiet: bool) -> Callable[[int, int], None]:
+def said(what: str, *, quiet: bool) -> Callable[[int, int], None]:
     last = 0
 
     def report(position: int, head: int) -> None:
@@ -184,7 +184,7 @@ def _said(what: str, *, quiet: bool) -> Callable[[int, int], None]:
     return report
 
 
-def _show(content: dict[str, Any], *, as_json: bool) -> None:
+def show(content: dict[str, Any], *, as_json: bool) -> None:
     from agentos.cli.tables import show_lines  # noqa: PLC0415
 
     show_json(content) if as_json else show_lines(content)

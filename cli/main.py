@@ -4,7 +4,20 @@ import sys
 
 import typer
 
-from agentos.cli import config, doctor, down, init, keys, log, logs, status, tenants, token, up
+from agentos.cli import (
+    backup,
+    config,
+    doctor,
+    down,
+    init,
+    keys,
+    log,
+    logs,
+    status,
+    tenants,
+    token,
+    up,
+)
 from agentos.cli.pasteable import pasteable
 from agentos.infra.node.control import NoSupervisorError
 from agentos.infra.node.errors import NodeError
@@ -18,7 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for group in (up, down, status, logs, token, tenants, keys, init, doctor, config, log):
+for group in (up, down, status, logs, token, tenants, keys, init, doctor, config, log, backup):
     group.register(app)
 
 

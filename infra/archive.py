@@ -52,7 +52,8 @@ class ArchiveWriter:
         """
         if path.exists() and path.stat().st_size:
             return cls._resumed(path)
-        file = path.open("xb" if not path.exists() else "r+b")
+        path.touch(mode=0o600)  # everything that any tenant wrote is in it
+        file = path.open("r+b")
         writer = cls(file, Digest(), 0, 0)
         writer._put([orjson.dumps({"archive": {"format": FORMAT, "version": VERSION, **about}})])
         return writer
