@@ -14,7 +14,16 @@ from agentos.infra.node.last_start import servers_of_others
 from agentos.infra.node.paths import NodePaths
 
 _FLEETING = ("run", "state.json", "runtime.json")
-_DATA = ("nats", "postgres", "logs", "jwt_secret", "postgres.json", "node.json", "node.lock")
+_DATA = (
+    "nats",
+    "postgres",
+    "logs",
+    "jwt_secret",
+    "audit_key.pem",
+    "postgres.json",
+    "node.json",
+    "node.lock",
+)
 
 
 def register(app: typer.Typer) -> None:

@@ -18,6 +18,7 @@ PROCESSES = {
     "handlers": "agentos.handlers.app",
     "executor": "agentos.handlers.executor.app",
     "projector": "agentos.projections.app",
+    "auditor": "agentos.handlers.auditor.app",
 }
 
 _LOGS = "agentos logs prepare"

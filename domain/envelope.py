@@ -86,12 +86,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a decision's events come from: the trace, the principal, and its command."""
+    """Where a decision's events come from: the trace, the principal, its tenant and command."""
 
     traceparent: str
     principal: Principal
     command_id: str = ""
     causation_id: str = ""
+    correlation_id: str = ""
+    tenant_id: str = ""
 
     @property
     def trace(self) -> Trace:

@@ -24,7 +24,9 @@ class Commit:
     is a void commit: it takes the subject's first place so that nothing else can, and shows
     nothing. `commit_id` is new for every decision and kept only when the very same bytes are
     sent again. `base` is the position of the aggregate's last commit with a balance event, 0
-    where it has none; `priority` is a queued run's.
+    where it has none (an audit chain's says up to where causes are recorded); `priority` is a
+    queued run's. `correlation_id` and `by_tenant` say which request it came from, and from which
+    tenant: the audit's to know, shown in no line.
     """
 
     ref: StreamRef
@@ -37,6 +39,8 @@ class Commit:
     lease: Lease | None = None
     base: int = 0
     priority: str = ""
+    correlation_id: str = ""
+    by_tenant: str = ""
 
     @property
     def last_sequence(self) -> int:
@@ -78,6 +82,8 @@ def make_commit(
     lease: Lease | None = None,
     base: int = 0,
     priority: str = "",
+    correlation_id: str = "",
+    by_tenant: str = "",
 ) -> Commit:
     """Return the commit that writes `events`, which follow one another in sequence."""
     times = {event.time for event in events}
@@ -93,6 +99,8 @@ def make_commit(
         lease=lease,
         base=base,
         priority=priority,
+        correlation_id=correlation_id,
+        by_tenant=by_tenant,
     )
 
 

@@ -102,7 +102,9 @@ def model_answer(tenant_id: str, digest: str) -> str:
 ANSWERS: Final = "answers"
 ANSWERS_STREAM: Final = "MODEL_ANSWERS"
 ALL_ANSWERS: Final = f"{ANSWERS}.>"
-SINGLETONS: Final = frozenset({"runs", "models", "tools", "storage", "chain", "self", "checkpoints", "keys"})
+SINGLETONS: Final = frozenset(
+    {"runs", "models", "tools", "storage", "chain", "self", "checkpoints", "keys"}
+)
 ALL_HEARTBEATS: Final = "hb.>"
 ALL_METRICS: Final = "metrics.>"
 ALL_CANCEL_NOTICES: Final = "notice.cancel.*"

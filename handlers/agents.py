@@ -52,7 +52,7 @@ async def _decide(
     decide: Callable[[Agent, Moment], list[Event]],
 ) -> dict[str, Any]:
     await parts.directory.active_tenant(auth.tenant_id)
-    at = parts.moment(auth.principal, command.traceparent, command.command_id or "")
+    at = parts.moment_of(auth, command)
     ref = agent_ref(auth.tenant_id, agent_id)
     for _ in range(RACES):
         records = await parts.log.read(ref)
@@ -61,7 +61,14 @@ async def _decide(
                 return _answer(Agent(ref).fold(records[: count + 1]))
         agent = Agent(ref).fold(records)
         events = decide(agent, at)
-        commit = make_commit(ref, events, parts.new_id, command_id=command.command_id or "")
+        commit = make_commit(
+            ref,
+            events,
+            parts.new_id,
+            command_id=at.origin.command_id,
+            correlation_id=at.origin.correlation_id,
+            by_tenant=at.origin.tenant_id,
+        )
         try:
             position = await parts.log.append(commit, expected=agent.position)
         except AppendConflictError:

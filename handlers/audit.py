@@ -1,4 +1,7 @@
-"""Records in the audit chains: mutations at once, denials in company."""
+"""Audit records of what has no event: denials in company, and what was only looked at.
+
+What has an event is recorded by the auditor, from the log (`handlers/auditor`).
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,7 +23,7 @@ log = structlog.get_logger()
 
 
 async def record(parts: Parts, tenant_id: str, entries: Sequence[Entry]) -> None:
-    """Append `entries` to a tenant's chain; a cause that ends the chain already is not repeated.
+    """Append `entries` to a tenant's chain, beside the auditor: what it has covered is kept.
 
     Raises `TimedOutError` when others append too fast, and what the log raises.
     """
@@ -31,7 +34,8 @@ async def record(parts: Parts, tenant_id: str, entries: Sequence[Entry]) -> None
         expected = chain.position
         events = chain.record(entries, parts.moment(SYSTEM_PRINCIPAL, NO_TRACE))
         try:
-            await parts.log.append(make_commit(ref, events, parts.new_id), expected=expected)
+            commit = make_commit(ref, events, parts.new_id, base=chain.covered)
+            await parts.log.append(commit, expected=expected)
         except AppendConflictError:
             continue
         return

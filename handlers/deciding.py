@@ -49,7 +49,14 @@ async def decide_once(
         events = decision(aggregate, at)
         if not events:
             return Decided(aggregate, events)
-        commit = make_commit(ref, events, parts.new_id, command_id=at.origin.command_id)
+        commit = make_commit(
+            ref,
+            events,
+            parts.new_id,
+            command_id=at.origin.command_id,
+            correlation_id=at.origin.correlation_id,
+            by_tenant=at.origin.tenant_id,
+        )
         try:
             position = await parts.log.append(commit, expected=aggregate.position)
         except AppendConflictError:

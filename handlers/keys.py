@@ -29,10 +29,7 @@ from agentos.domain.ids import derived_id
 from agentos.domain.key.key import (
     Grant,
     Key,
-    KeyIssued,
     KeyKind,
-    KeyRevoked,
-    KeyRotated,
     hash_secret,
     key_ref,
     make_secret,
@@ -48,13 +45,7 @@ from agentos.domain.tenant.tenant import Tenant, tenant_ref
 from agentos.handlers.commands import Command, IssueKey, RevokeKey, RotateKey
 from agentos.handlers.deciding import Decided, decide_once
 from agentos.handlers.parts import Parts
-from agentos.handlers.recording import record_change
 
-ACTIONS: Final = {
-    KeyIssued.TYPE: "keys.issue",
-    KeyRotated.TYPE: "keys.rotate",
-    KeyRevoked.TYPE: "keys.revoke",
-}
 PLATFORM_PRINCIPALS: Final = frozenset({"usr_platform_admin", SYSTEM_PRINCIPAL.principal_id})
 
 
@@ -227,12 +218,8 @@ async def _decide(
     parts: Parts, auth: AuthContext, command: Command, key_id: str, decision: Any
 ) -> Decided[Key]:
     tenant_id: str = command.tenant_id  # type: ignore[attr-defined]  # each of ours has it
-    at = parts.moment(auth.principal, command.traceparent, command.command_id or "")
-    decided = await decide_once(parts, Key, key_ref(tenant_id, key_id), at, decision)
-    if decided.events:
-        action = ACTIONS[decided.events[-1].type]
-        await record_change(parts, auth, command, action, decided)
-    return decided
+    at = parts.moment_of(auth, command)
+    return await decide_once(parts, Key, key_ref(tenant_id, key_id), at, decision)
 
 
 def _shown_once(decided: Decided[Key], secret: str) -> dict[str, Any]:

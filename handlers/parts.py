@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 
 from agentos.domain.aggregate import Moment
-from agentos.domain.auth import Principal
+from agentos.domain.auth import AuthContext, Principal
 from agentos.domain.envelope import Origin
 from agentos.domain.ports import Clock, EventLog, NewId, RunQueue, Signals
 from agentos.handlers.admission import AdmissionDesks
+from agentos.handlers.commands import Command
 from agentos.handlers.crash import CrashPoint, never
 from agentos.handlers.denials import Denials
 from agentos.handlers.directory import Directory
@@ -45,4 +46,15 @@ class Parts:
     def moment(self, principal: Principal, traceparent: str, command_id: str = "") -> Moment:
         """Return the moment of a decision that is made now."""
         origin = Origin(traceparent, principal, command_id)
+        return Moment(self.clock.now_ms(), self.new_id, origin)
+
+    def moment_of(self, auth: AuthContext, command: Command) -> Moment:
+        """Return the moment of a decision on a command: its audit record says who sent it."""
+        origin = Origin(
+            command.traceparent,
+            auth.principal,
+            command.command_id or "",
+            correlation_id=command.correlation_id or "",
+            tenant_id=auth.tenant_id,
+        )
         return Moment(self.clock.now_ms(), self.new_id, origin)

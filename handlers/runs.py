@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from agentos.domain.aggregate import Moment
 from agentos.domain.auth import AuthContext
+from agentos.domain.envelope import Origin
 from agentos.domain.errors import (
     AgentOSError,
     AppendConflictError,
@@ -236,7 +237,7 @@ async def cancel_run(parts: Parts, auth: AuthContext, command: CancelRun) -> dic
     """
     await parts.directory.active_tenant(auth.tenant_id)
     ref = run_ref(auth.tenant_id, command.run_id)
-    at = parts.moment(auth.principal, command.traceparent, command.command_id or "")
+    at = parts.moment_of(auth, command)
 
     async def decide(run: Run, records: list[Recorded]) -> None:
         if _was_done(records, command.command_id):
@@ -245,7 +246,7 @@ async def cancel_run(parts: Parts, auth: AuthContext, command: CancelRun) -> dic
         if not parts.dispatcher.has_live_holder(run):
             run.finish_cancel(at)
 
-    run = await decide_on_run(parts, ref, decide, command.command_id or "")
+    run = await decide_on_run(parts, ref, decide, at.origin)
     if not run.is_final:
         await parts.signals.publish(cancel_notice(ref.aggregate_id), b"")
     return {"run": run.view(), "position": run.position}
@@ -255,7 +256,7 @@ async def decide_on_run(
     parts: Parts,
     ref: StreamRef,
     decide: Callable[[Run, list[Recorded]], Awaitable[None]],
-    command_id: str = "",
+    origin: Origin | None = None,
 ) -> Run:
     """Fold the run, let `decide` stage events, append them; again when another was first."""
     for _ in range(RACES):
@@ -267,7 +268,14 @@ async def decide_on_run(
         staged = run.collect()
         if not staged:
             return run
-        commit = make_commit(ref, staged, parts.new_id, command_id=command_id)
+        commit = make_commit(
+            ref,
+            staged,
+            parts.new_id,
+            command_id=origin.command_id if origin else "",
+            correlation_id=origin.correlation_id if origin else "",
+            by_tenant=origin.tenant_id if origin else "",
+        )
         try:
             run.position = await parts.log.append(commit, expected=run.position)
         except AppendConflictError:

@@ -33,7 +33,6 @@ from agentos.handlers.deciding import decide_once
 from agentos.handlers.middleware.errors import invalid_request
 from agentos.handlers.parts import Parts
 from agentos.handlers.policies import require_policy
-from agentos.handlers.recording import record_change
 
 log = structlog.get_logger()
 PLATFORM_FIELDS: Final = ("name", "plan_tier", "default_policy_id", "entitlements", "policy")
@@ -50,7 +49,7 @@ async def create_tenant(parts: Parts, auth: AuthContext, command: CreateTenant) 
     def decision(tenant: Tenant, at: Moment) -> list[Event]:
         return tenant.create(command.profile, at)
 
-    return await _decide(parts, auth, command, "tenants.create", decision)
+    return await _decide(parts, auth, command, decision)
 
 
 async def update_tenant(parts: Parts, auth: AuthContext, command: UpdateTenant) -> dict[str, Any]:
@@ -71,7 +70,7 @@ async def update_tenant(parts: Parts, auth: AuthContext, command: UpdateTenant) 
     policy_id = command.changes.get("default_policy_id")
     if policy_id is not None and is_platform_admin(auth):
         await require_policy(parts, command.tenant_id, str(policy_id))
-    return await _decide(parts, auth, command, "tenants.update", decision)
+    return await _decide(parts, auth, command, decision)
 
 
 async def enable_tenant(parts: Parts, auth: AuthContext, command: EnableTenant) -> dict[str, Any]:
@@ -83,7 +82,7 @@ async def enable_tenant(parts: Parts, auth: AuthContext, command: EnableTenant) 
         _require_there(tenant)
         return tenant.enable(at)
 
-    return await _decide(parts, auth, command, "tenants.enable", decision)
+    return await _decide(parts, auth, command, decision)
 
 
 async def disable_tenant(parts: Parts, auth: AuthContext, command: DisableTenant) -> dict[str, Any]:
@@ -104,7 +103,7 @@ async def disable_tenant(parts: Parts, auth: AuthContext, command: DisableTenant
         _require_there(tenant)
         return tenant.disable(command.runs, at)
 
-    answer = await _decide(parts, auth, command, "tenants.disable", decision)
+    answer = await _decide(parts, auth, command, decision)
     try:
         await cancel_runs_of(parts, command.tenant_id)
     except (AgentOSError, TimeoutError) as error:
@@ -127,7 +126,7 @@ async def delete_tenant(parts: Parts, auth: AuthContext, command: DeleteTenant) 
             raise ConflictError("confirm the deletion: confirm=<tenant_id>")
         return events
 
-    return await _decide(parts, auth, command, "tenants.delete", decision)
+    return await _decide(parts, auth, command, decision)
 
 
 async def _admit(parts: Parts, auth: AuthContext, tenant_id: str) -> None:
@@ -175,14 +174,13 @@ def _require_own_to_set(tenant: Tenant, profile: Profile) -> None:
 
 
 async def _decide(
-    parts: Parts, auth: AuthContext, command: Command, action: str, decision: Decision
+    parts: Parts, auth: AuthContext, command: Command, decision: Decision
 ) -> dict[str, Any]:
     tenant_id: str = command.tenant_id  # type: ignore[attr-defined]  # each of ours has it
-    at = parts.moment(auth.principal, command.traceparent, command.command_id or "")
+    at = parts.moment_of(auth, command)
     ref = tenant_ref(tenant_id)
     decided = await decide_once(parts, Tenant, ref, at, decision)
     if not decided.is_same:
         raise ConflictError("the idempotency key was used for a different request")
-    await record_change(parts, auth, command, action, decided)
     await parts.directory.reload(Tenant, ref)  # this process is the first to go by it
     return {"tenant": decided.aggregate.view(), "position": decided.aggregate.position}

@@ -42,10 +42,11 @@ def is_signed(public_key: str, message: bytes, signature: str) -> bool:
     """Whether the signature is that key's over the message; all that does not fit is `False`."""
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
-        key.verify(bytes.fromhex(signature), message)
+        raw = bytes.fromhex(signature)
+        key.verify(raw, message)
     except (InvalidSignature, ValueError):
         return False
-    return True
+    return raw.hex() == signature and key.public_bytes_raw().hex() == public_key
 
 
 def new_key() -> str:

@@ -41,7 +41,8 @@ def _check(value: Any) -> bool:
             plain = _check(inner) and key <= BASIC and plain
         return plain
     if isinstance(value, list | tuple):
-        return all([_check(inner) for inner in value])
+        plain = [_check(inner) for inner in value]  # each, also behind one that is not plain
+        return all(plain)
     raise ValueError(f"{type(value).__name__} has no canonical form here")
 
 

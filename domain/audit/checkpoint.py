@@ -90,7 +90,7 @@ class AuditCheckpoints(Aggregate):
             "time": rfc3339(self.later(at.now_ms)),
             "key_id": signer.key_id,
         }
-        signed = AuditCheckpointed(**body, signature=signer.sign(statement(body)))  # type: ignore[arg-type]  # texts and counts
+        signed = AuditCheckpointed(**body, signature=signer.sign(statement(body)))
         event = next_event(self, signed, at)
         self.evolve(event)
         return [event]

@@ -47,7 +47,7 @@ def root_of(record_hash: str, proof: Path) -> str:
     beside = iter(proof.hashes)
     while width > 1:
         if at ^ 1 < width:
-            other = bytes.fromhex(next(beside, "?"))
+            other = _exactly(next(beside, "?"))
             node = _node(other, node) if at & 1 else _node(node, other)
         at, width = at // 2, (width + 1) // 2
     if next(beside, None) is not None:
@@ -61,7 +61,15 @@ def _above(level: Sequence[bytes]) -> list[bytes]:
 
 
 def _leaf(text: str) -> bytes:
-    return hashlib.sha256(LEAF + bytes.fromhex(text)).digest()
+    return hashlib.sha256(LEAF + _exactly(text)).digest()
+
+
+def _exactly(text: str) -> bytes:
+    """Return the bytes of a hash in hex, of which there is one spelling only."""
+    found = bytes.fromhex(text)
+    if found.hex() != text:
+        raise ValueError("not a hash in lower-case hex")
+    return found
 
 
 def _node(left: bytes, right: bytes) -> bytes:

@@ -44,6 +44,10 @@ def encode_headers(commit: Commit, expected: int) -> bytes:
         lines.append(f"Agentos-Base: {commit.base}\r\n")
     if commit.priority:
         lines.append(f"Agentos-Priority: {_line(commit.priority)}\r\n")
+    if commit.correlation_id:
+        lines.append(f"Agentos-Correlation: {_line(commit.correlation_id)}\r\n")
+    if commit.by_tenant:
+        lines.append(f"Agentos-By: {_line(commit.by_tenant)}\r\n")
     return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
 
 
@@ -81,6 +85,8 @@ def decode(subject: str, position: int, fields: dict[str, str], body: bytes) -> 
             _lease(lease) if lease else None,
             int(fields.get("Agentos-Base", 0)),
             fields.get("Agentos-Priority", ""),
+            fields.get("Agentos-Correlation", ""),
+            fields.get("Agentos-By", ""),
             position=position,
         )
     except (KeyError, ValueError) as exc:

@@ -45,6 +45,11 @@ class NodePaths:
         return self.data / "runtime.json"
 
     @property
+    def audit_key(self) -> Path:
+        """Return the private key that signs the audit's checkpoints, where none is given."""
+        return self.data / "audit_key.pem"
+
+    @property
     def jwt_secret(self) -> Path:
         """Return the file with the generated signing secret."""
         return self.data / "jwt_secret"

@@ -20,7 +20,10 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 def own_processes(settings: Settings) -> list[Spec]:
-    """Return AgentOS's own processes: one gateway for all ports, handlers, executors, projector."""
+    """Return AgentOS's own processes: a gateway for all ports, handlers, executors, and others.
+
+    One projector and one auditor: each reads the whole log, in its order.
+    """
     paths = NodePaths(settings.data_dir)
     environment = environment_of(settings)
     return [
@@ -39,6 +42,7 @@ def _names(settings: Settings) -> list[tuple[str, str]]:
         "handlers": settings.handler_processes,
         "executor": settings.executor_processes,
         "projector": 1,
+        "auditor": 1,
         "gateway": 1,
     }
     return [

@@ -10,6 +10,7 @@ from agentos.domain.admission.ledger import Ledger
 from agentos.domain.agent.agent import Agent
 from agentos.domain.aggregate import Aggregate
 from agentos.domain.audit.chain import AuditChain
+from agentos.domain.audit.checkpoint import AuditCheckpoints, AuditKeys
 from agentos.domain.envelope import Payload
 from agentos.domain.federation.forward import Forward
 from agentos.domain.federation.ingest import Ingest
@@ -29,7 +30,7 @@ AGGREGATES: tuple[type[Aggregate], ...] = (
     Agent,
     Tenant,
     Key,
-    AuditChain,
+    AuditCheckpoints,
     CatalogAggregate,
     Forward,
     RemoteRun,
@@ -82,7 +83,11 @@ NAMES = {
         "agentos.federation.peer.removed",
         "agentos.federation.peer.seen",
     ],
-    "audit": ["agentos.audit.recorded"],
+    "audit": [
+        "agentos.audit.checkpointed",
+        "agentos.audit.key_published",
+        "agentos.audit.recorded",
+    ],
     "catalog": ["agentos.catalog.published"],
     "usage": ["agentos.usage.recorded"],
     "policy": ["agentos.policy.activated", "agentos.policy.published"],
@@ -109,6 +114,11 @@ def test_the_names_are_these() -> None:
 
 def test_no_two_aggregates_share_a_name() -> None:
     assert len(all_payloads()) == sum(len(a.PAYLOADS) for a in AGGREGATES)
+
+
+def test_the_aggregates_of_an_audit_share_their_events() -> None:
+    assert AuditChain.PAYLOADS.items() <= AuditCheckpoints.PAYLOADS.items()
+    assert AuditKeys.PAYLOADS == AuditCheckpoints.PAYLOADS
 
 
 def test_both_aggregates_of_a_quota_read_the_same_events() -> None:
