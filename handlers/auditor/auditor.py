@@ -34,6 +34,7 @@ class Auditor:
         self.notary = notary or Notary(parts)
         self.position = 0
         self.caught_up = asyncio.Event()
+        self._moved = asyncio.Event()
 
     async def resume(self) -> None:
         """Find out where to go on: behind what the last checkpoint says that all is recorded."""
@@ -71,6 +72,13 @@ class Auditor:
         await asyncio.gather(*(self._write(tenant, causes) for tenant, causes in work.items()))
         self.position = self.notary.base = records[-1].position
         self._parts.metrics.position.set(self.position)
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def reach(self, position: int) -> None:
+        """Wait until every cause up to `position` is recorded; somebody else runs it."""
+        while self.position < position:
+            await self._moved.wait()
 
     async def _write(self, tenant_id: str, causes: Sequence[Caused]) -> None:
         async with self._room:

@@ -43,6 +43,8 @@ class _Chain:
     def __init__(self, checkpoints: AuditCheckpoints, end: tuple[int, str]) -> None:
         self.checkpoints = checkpoints
         self.sequence, self.hash = end
+        self.signed_at = 0
+        """The position of the commit that the last record under a checkpoint is in."""
         self.unsigned: list[Unsigned] = []
         self.since = 0.0
         self.is_broken = False
@@ -76,13 +78,14 @@ class Notary:
     async def resume(self, checkpoints: Recorded | None, tenant_id: str, up_to: int) -> None:
         """Take up a chain behind its last checkpoint; the tail brings what is behind `up_to`."""
         known = AuditCheckpoints(_ref(tenant_id))
-        after = 0
+        signed_at = 0
         if checkpoints is not None:
             known = _last(known, checkpoints)
-            after = int(checkpoints.causation_id or 0)
+            signed_at = _signed_at(checkpoints)
             self.base = max(self.base, checkpoints.base)
         chain = self._chains[tenant_id] = _Chain(known, (0, NO_HASH))
-        for record in await self._parts.log.read(chain_ref(tenant_id), after=after):
+        chain.signed_at = signed_at
+        for record in await self._parts.log.read(chain_ref(tenant_id), after=max(0, signed_at - 1)):
             if record.position <= up_to:
                 self._take(chain, record)
 
@@ -117,6 +120,8 @@ class Notary:
         sequence: int = said["sequence"]
         if event["type"] != AuditRecorded.TYPE or chain_hash(said) != said["hash"]:
             raise FoldError(f"record {sequence} is not what its hash covers")
+        if position < chain.signed_at:
+            return
         begun = chain.sequence > 0
         if begun and (sequence != chain.sequence + 1 or said["prev_hash"] != chain.hash):
             raise FoldError(f"record {sequence} does not follow record {chain.sequence}")
@@ -124,6 +129,8 @@ class Notary:
             raise FoldError(f"record {sequence} is the first behind the last checkpoint")
         chain.sequence, chain.hash = sequence, said["hash"]
         if sequence <= chain.checkpoints.covered:
+            if position > chain.signed_at:
+                raise FoldError(f"record {sequence} stands behind its checkpoint")
             return
         if not chain.unsigned:
             chain.since = asyncio.get_running_loop().time()
@@ -156,11 +163,9 @@ class Notary:
         expected, base = chain.checkpoints.position, self.base
         try:
             events = chain.checkpoints.sign([u.hash for u in due], parts.signer, parts.moment())
-            whole = due[-1].position
-            if len(chain.unsigned) > len(due) and chain.unsigned[len(due)].position == whole:
-                whole = due[0].position - 1  # the cut goes through a commit: read it again
+            end = str(due[-1].position)
             commit = make_commit(
-                chain.checkpoints.ref, events, parts.new_id, base=base, causation_id=str(whole)
+                chain.checkpoints.ref, events, parts.new_id, base=base, causation_id=end
             )
             parts.crash_point("auditor.before_checkpoint")
             chain.checkpoints.position = await parts.log.append(commit, expected=expected)
@@ -169,10 +174,11 @@ class Notary:
             log.info("a checkpoint is decided again", tenant_id=tenant_id, error=str(error))
             return await self._reread(tenant_id, chain)
         parts.metrics.checkpoints.inc()
-        self._signed(chain)
+        self._signed(chain, due[-1].position)
         return True
 
-    def _signed(self, chain: _Chain) -> None:
+    def _signed(self, chain: _Chain, at: int) -> None:
+        chain.signed_at = at
         chain.unsigned = [u for u in chain.unsigned if u.sequence > chain.checkpoints.covered]
         chain.since = asyncio.get_running_loop().time()
 
@@ -188,12 +194,16 @@ class Notary:
             if last is not None:
                 chain.checkpoints = _last(chain.checkpoints, last)
             before = len(chain.unsigned)
-            self._signed(chain)
+            self._signed(chain, _signed_at(last))
             return len(chain.unsigned) < before
 
 
 def _ref(tenant_id: str) -> StreamRef:
     return checkpoints_ref(tenant_id)
+
+
+def _signed_at(last: Recorded | None) -> int:
+    return 0 if last is None else int(last.causation_id or 0)
 
 
 def _last(checkpoints: AuditCheckpoints, last: Recorded) -> AuditCheckpoints:

@@ -27,6 +27,7 @@ from agentos.infra.jetstream.streams import provision
 from agentos.infra.nats_server import load_nats
 from agentos.infra.settings import Settings
 from tests.domain.given import Ids, created, moment
+from tests.handlers.auditor.audited import audit_all
 from tests.handlers.test_tenants import send
 from tests.infra.embedded import EmbeddedNats, eventually
 
@@ -50,10 +51,12 @@ async def two_tenants(parts: Parts) -> tuple[dict[str, Any], dict[str, Any]]:
     for tenant_id in ("tnt_a", "tnt_b"):
         await send(parts, "tenant.create", tenant_id, profile={"name": tenant_id})
         await a_run(parts, tenant_id)
+        await audit_all(parts.log)
     issued = [
         await send(parts, "key.issue", tenant_id, kind="subscriber")
         for tenant_id in ("tnt_a", "tnt_b")
     ]
+    await audit_all(parts.log)
     return issued[0], issued[1]
 
 
@@ -123,7 +126,7 @@ async def test_a_tenant_sees_its_own_past_and_present_and_resumes(
     async with handlers_on(own_nats_server) as parts:
         issued, _ = await two_tenants(parts)
         url = issued["secret"]
-        past = ["run.created", "audit.recorded", "audit.recorded"]
+        past = ["run.created", "audit.recorded", "audit.recorded", "audit.recorded"]
         async with subscriber(url) as own:
             events = await seen(own.client, "d", len(past))
             live = await own.client.subscribe("log.tnt_a.run.>")
@@ -191,7 +194,7 @@ async def test_the_server_refuses_everything_else(own_nats_server: EmbeddedNats)
                 assert "permissions violation for subscription" in await own.is_refused(), subject
             await a_run(parts, "tnt_b")
             await seen(them.client, "theirs", 1)
-            assert len(await seen(own.client, "mine", 3)) == 3
+            assert len(await seen(own.client, "mine", 4)) == 4
             info = await own.client.jetstream().consumer_info("EVENTS", "mine")
             assert info.num_pending == 0, "nothing of the other tenant"
             assert await own.client.jetstream().streams_info()
@@ -340,7 +343,7 @@ async def test_filtered_ordered_and_direct_reads(own_nats_server: EmbeddedNats) 
                 "log.tnt_a.audit.>", stream="EVENTS", ordered_consumer=True
             )
             record = await audit.next_msg(10)
-            assert json.loads(record.data)["event"]["type"] == "agentos.audit.recorded"
+            assert json.loads(record.data.splitlines()[0])["event"]["type"] == "agentos.audit.recorded"
             last = await jetstream.get_msg("EVENTS", subject=message.subject, direct=True)
             assert last.data == message.data
             assert own.errors.empty()

@@ -19,7 +19,7 @@ from agentos.infra.signing import is_signed
 from tests.domain.audit.keys import signer
 from tests.domain.given import Ids, moment
 
-ANNA = Principal(principal_id="usr_anna", display_name="Anna \u20ac \U0001f600 \\ \"x\"")
+ANNA = Principal(principal_id="usr_anna", display_name='Anna \u20ac \U0001f600 \\ "x"')
 KEYS = {signer().key_id: signer().public_key}
 N = 23
 
@@ -151,7 +151,7 @@ def test_a_changed_checkpoint_is_found(member: str) -> None:
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b"[]", b"null", b"7", b"\xff", b"[" * 2000,
-    b'{"audit_id":1.5}', b'{"audit_id":"a","tenant_id":"tnt_a","prev_hash":"b","hash":"c"}'])  # fmt: skip
+    b'{"audit_id":1.5}', b'{"audit_id":"","tenant_id":"","prev_hash":"","hash":""}'])  # fmt: skip
 def test_what_is_no_record_is_bad_and_breaks_nothing(line: bytes) -> None:
     bad = checked([line, *RECORDS], []).first_bad
     assert bad is not None
