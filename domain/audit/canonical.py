@@ -41,8 +41,8 @@ def _check(value: Any) -> bool:
             plain = _check(inner) and key <= BASIC and plain
         return plain
     if isinstance(value, list | tuple):
-        plain = [_check(inner) for inner in value]  # each, also behind one that is not plain
-        return all(plain)
+        each = [_check(inner) for inner in value]  # also those behind one that is not plain
+        return all(each)
     raise ValueError(f"{type(value).__name__} has no canonical form here")
 
 

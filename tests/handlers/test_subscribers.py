@@ -343,7 +343,8 @@ async def test_filtered_ordered_and_direct_reads(own_nats_server: EmbeddedNats) 
                 "log.tnt_a.audit.>", stream="EVENTS", ordered_consumer=True
             )
             record = await audit.next_msg(10)
-            assert json.loads(record.data.splitlines()[0])["event"]["type"] == "agentos.audit.recorded"
+            first = record.data.splitlines()[0]
+            assert json.loads(first)["event"]["type"] == "agentos.audit.recorded"
             last = await jetstream.get_msg("EVENTS", subject=message.subject, direct=True)
             assert last.data == message.data
             assert own.errors.empty()

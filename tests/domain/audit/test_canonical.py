@@ -23,7 +23,7 @@ def test_it_is_as_the_standard_has_it(value: Any) -> None:
 
 
 def test_keys_are_sorted_by_their_utf_16_units() -> None:
-    value = {"\ufb33": 1, "\U0001f600": 2, "a": [{"\uffff": 1, "\U0010ffff": 2}]}
+    value: Any = {"\ufb33": 1, "\U0001f600": 2, "a": [{"\uffff": 1, "\U0010ffff": 2}]}
     assert canonical(value) == rfc8785.dumps(value)
 
 
