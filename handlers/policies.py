@@ -16,7 +16,6 @@ from agentos.domain.tenant.tenant import Tenant, tenant_ref
 from agentos.handlers.commands import ActivatePolicy, OfPolicy, PublishPolicy
 from agentos.handlers.deciding import decide_once
 from agentos.handlers.parts import Parts
-from agentos.handlers.recording import record_change
 
 
 async def publish_policy(parts: Parts, auth: AuthContext, command: PublishPolicy) -> dict[str, Any]:
@@ -35,7 +34,7 @@ async def publish_policy(parts: Parts, auth: AuthContext, command: PublishPolicy
     def decision(policy: Policy, at: Moment) -> list[Event]:
         return policy.publish(command.document, command.activate, at)
 
-    return await _decide(parts, auth, command, "policies.publish", decision)
+    return await _decide(parts, auth, command, decision)
 
 
 async def activate_policy(
@@ -47,7 +46,7 @@ async def activate_policy(
     def decision(policy: Policy, at: Moment) -> list[Event]:
         return policy.activate(command.version, at)
 
-    return await _decide(parts, auth, command, "policies.activate", decision)
+    return await _decide(parts, auth, command, decision)
 
 
 async def require_policy(parts: Parts, tenant_id: str, policy_id: str) -> None:
@@ -75,13 +74,11 @@ async def _decide(
     parts: Parts,
     auth: AuthContext,
     command: OfPolicy,
-    action: str,
     decision: Callable[[Policy, Moment], list[Event]],
 ) -> dict[str, Any]:
-    at = parts.moment(auth.principal, command.traceparent, command.command_id or "")
+    at = parts.moment_of(auth, command)
     ref = policy_ref(command.tenant_id, command.policy_id)
     decided = await decide_once(parts, Policy, ref, at, decision)
     if not decided.is_same:
         raise ConflictError("the idempotency key was used for a different request")
-    await record_change(parts, auth, command, action, decided)
     return {"policy": decided.aggregate.view(), "position": decided.aggregate.position}
