@@ -1,6 +1,7 @@
 """The commands as a client of the HTTP API, on the node's machine or far from it."""
 
 import json
+import ssl
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from agentos.cli.node_client import describe
 from agentos.cli.options import node_settings
 from agentos.cli.pasteable import pasteable
 from agentos.cli.token import scopes_of, sign
+from agentos.infra.federation.tls import own_context
 from agentos.infra.node.files import read_object
 from agentos.infra.node.marker import read_marker
 from agentos.infra.node.paths import NodePaths
@@ -38,6 +40,7 @@ class Api:
     base: str
     token: str
     default_tenant: str
+    tls: ssl.SSLContext | None = None
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> dict[str, Any]:
         """Return the answer; ends the command when there is none, or when it is an error."""
@@ -47,7 +50,7 @@ class Api:
         content = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, content, headers, method=method)  # noqa: S310 - checked
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - checked
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self.tls) as answer:  # noqa: S310 - checked
                 found: dict[str, Any] = json.load(answer)
                 return found
         except urllib.error.HTTPError as exc:
@@ -67,28 +70,30 @@ class Api:
                 return {name: found, "correlation_id": answer["correlation_id"]}
 
 
-def connect(url: str | None, data_dir: Path | None) -> Api:
-    """Return the API to talk to.
+def connect(url: str | None, data_dir: Path | None, door: str = "orchestrator") -> Api:
+    """Return the API to talk to, at one of the node's doors.
 
     With `AGENTOS_TOKEN` as that credential; without it, on the node's machine, as
     `usr_platform_admin`: with the key of `agentos init`, else with a token that the node's
     own secret signs. Raises `NodeNotStartedError` when there is no node here.
     """
     settings = node_settings(data_dir)
-    base = (url or _endpoint_of(settings)).rstrip("/")
+    base = (url or _endpoint_of(settings, door)).rstrip("/")
     if not base.startswith(("http://", "https://")):
         end(f"--url {base}: it must begin with http:// or https://", WRONG_USAGE)
     if not settings.token and url:
         end("--url needs a credential in AGENTOS_TOKEN", WRONG_USAGE)
     token = settings.token or _local_credential(settings)
-    return Api(base, token, settings.default_tenant)
+    is_own = door == "federation" and base.startswith("https://")
+    tls = own_context(settings) if is_own else None
+    return Api(base, token, settings.default_tenant, tls)
 
 
-def _endpoint_of(settings: Settings) -> str:
+def _endpoint_of(settings: Settings, door: str) -> str:
     """Return where the node answers: as it says itself, else as the settings say."""
     running = describe(NodePaths(settings.data_dir)) or {}
     endpoints: dict[str, str] = running.get("endpoints") or settings.endpoints
-    return endpoints["orchestrator"]
+    return endpoints[door]
 
 
 def key_file_of(settings: Settings) -> Path:

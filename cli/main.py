@@ -13,6 +13,7 @@ from agentos.cli import (
     keys,
     log,
     logs,
+    peers,
     status,
     tenants,
     token,
@@ -31,7 +32,21 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for group in (up, down, status, logs, token, tenants, keys, init, doctor, config, log, backup):
+for group in (
+    up,
+    down,
+    status,
+    logs,
+    token,
+    tenants,
+    keys,
+    peers,
+    init,
+    doctor,
+    config,
+    log,
+    backup,
+):
     group.register(app)
 
 

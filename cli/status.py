@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import urllib.error
 import urllib.request
 from typing import Any
@@ -12,6 +13,9 @@ from agentos.cli.node_client import describe
 from agentos.cli.options import AsJson, DataDir, node_settings
 from agentos.cli.pasteable import pasteable
 from agentos.infra import nats_server
+from agentos.infra.federation.node import load_peers
+from agentos.infra.federation.peers_file import PeersFileError
+from agentos.infra.federation.tls import own_context
 from agentos.infra.node.durability import durability_words
 from agentos.infra.node.files import read_object
 from agentos.infra.node.leftovers import node_leftovers
@@ -46,7 +50,7 @@ def collect(settings: Settings) -> dict[str, Any]:
     paths = NodePaths(settings.data_dir)
     found = describe(paths) or _without_supervisor(settings, paths)
     last = _last_sequence(settings, paths)
-    if found["state"] == "ready" and not _is_ready(found):
+    if found["state"] == "ready" and not _is_ready(found, own_context(settings)):
         found["state"] = "degraded"
     for process in found["processes"]:
         process["pss_mb"] = _pss_mb(process["pid"])
@@ -56,6 +60,23 @@ def collect(settings: Settings) -> dict[str, Any]:
         "log": {"last_sequence": last},
         "projections": _projections(settings, last),
         "data": {"node": str(paths.data), "postgres": postgres.get("home")},
+        "federation": _federation(settings),
+    }
+
+
+def _federation(settings: Settings) -> dict[str, Any]:
+    """Return how this node stands to its peers by its settings; `peers status` says more."""
+    try:
+        local, peers = load_peers(settings)
+    except PeersFileError as exc:
+        return {"stack_id": settings.stack_id, "peers": 0, "security": str(exc)}
+    unsecured = [peer.stack_id for peer in peers if not peer.is_keyed]
+    security = "unsecured" if unsecured else "secured" if peers else "no peers"
+    return {
+        "stack_id": local.stack_id,
+        "peers": len(peers),
+        "security": security,
+        "unsecured_peers": unsecured,
     }
 
 
@@ -76,14 +97,15 @@ def _without_supervisor(settings: Settings, paths: NodePaths) -> dict[str, Any]:
     }
 
 
-def _is_ready(found: dict[str, Any]) -> bool:
+def _is_ready(found: dict[str, Any], tls: ssl.SSLContext | None) -> bool:
     running = all(process["state"] == "running" for process in found["processes"])
-    return running and all(_answers(endpoint) for endpoint in found["endpoints"].values())
+    return running and all(_answers(endpoint, tls) for endpoint in found["endpoints"].values())
 
 
-def _answers(endpoint: str) -> bool:
+def _answers(endpoint: str, tls: ssl.SSLContext | None) -> bool:
+    used = tls if endpoint.startswith("https:") else None
     try:
-        with urllib.request.urlopen(f"{endpoint}/readyz", timeout=2) as answer:  # noqa: S310 - ours
+        with urllib.request.urlopen(f"{endpoint}/readyz", timeout=2, context=used) as answer:  # noqa: S310 - ours
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False
@@ -156,6 +178,12 @@ def _show(found: dict[str, Any]) -> None:
         console.print(f"PostgreSQL in {found['data']['postgres']}", soft_wrap=True)
     for name, endpoint in found["endpoints"].items():
         console.print(f"{name}: {endpoint}")
+    federation = found["federation"]
+    if federation["security"] == "unsecured":
+        who = ", ".join(federation["unsecured_peers"])
+        console.print(f"federation is UNSECURED: no keys or certificates with {who}")
+    elif federation["peers"]:
+        console.print(f"federation: {federation['stack_id']}, {federation['peers']} peers")
     table = Table("process", "pid", "state", "restarts", "started at", "PSS MB", box=None)
     for p in found["processes"]:
         cells = (p["name"], p["pid"], p["state"], p["restarts"], p["started_at"], p["pss_mb"])

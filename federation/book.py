@@ -135,6 +135,12 @@ class PeerBook:
         ]
         await asyncio.gather(*(self.refresh(known) for known in asked))
 
+    async def ask_lost(self) -> bool:
+        """Ask those who were lost, before nobody is chosen; returns whether one is back."""
+        lost = [known for known in self._known.values() if known.state == "lost"]
+        await asyncio.gather(*(self.refresh(known) for known in lost))
+        return any(known.state == "live" for known in lost)
+
     async def run(self) -> None:
         """Load what was added, then poll everybody until cancelled."""
         while not await self._load():  # noqa: ASYNC110 - the log has no event to wait for

@@ -12,6 +12,7 @@ from agentos.domain.auth import AuthContext, PolicyContext, Principal
 from agentos.domain.errors import (
     BY_CODE,
     AgentOSError,
+    ConflictError,
     DependencyUnavailableError,
     ForwardFailedError,
     error_from_wire,
@@ -43,6 +44,7 @@ PASSED_ON: Final = frozenset(
         "invalid_request",
         "not_found",
         "conflict",
+        "invalid_state_transition",
         "tenant_unknown",
         "tenant_disabled",
         "quota_exceeded",
@@ -138,19 +140,25 @@ class Forwarder:
         common = {"forward_id": ref.aggregate_id, "traceparent": traceparent}
         try:
             run = await self._start_there(auth, requested, traceparent)
+            self._ports.peering.crash_point("federation.after_call")
+            answer = await self._accept(auth, {**common, **run}, requested.stack_id)
         except RefusedError as refused:
             self._ports.on_failure(refused.error.code)
             command = {**common, "error": refused.error.to_wire()}
             answer = await self._ports.bus.send("forward.fail", auth, command, timeout=COMMAND_S)
             failed: dict[str, Any] = answer["forward"]
             return failed
-        self._ports.peering.crash_point("federation.after_call")
-        answer = await self._ports.bus.send(
-            "forward.accept", auth, {**common, **run}, timeout=COMMAND_S
-        )
         self._tell(ref.tenant_id, run["remote_run_id"], requested.stack_id)
         accepted: dict[str, Any] = answer["forward"]
         return accepted
+
+    async def _accept(
+        self, auth: AuthContext, command: Mapping[str, Any], stack_id: str
+    ) -> dict[str, Any]:
+        try:
+            return await self._ports.bus.send("forward.accept", auth, command, timeout=COMMAND_S)
+        except ConflictError as error:
+            raise RefusedError(_not_ours(stack_id)) from error
 
     def _tell(self, tenant_id: str, run_id: str, stack_id: str) -> None:
         for tell in self.on_accepted:
@@ -306,13 +314,7 @@ def _run_of(
         and run.get("agent_id", requested.agent_id) == requested.agent_id
     )
     if not fits:
-        raise RefusedError(
-            ForwardFailedError(
-                "the peer answered with a run that is not the one it was asked for",
-                stack_id=peer.stack_id,
-                retryable=False,
-            )
-        )
+        raise RefusedError(_not_ours(peer.stack_id))
     # An answer that was lost was its first one, and a new run is queued.
     first = "queued" if status == 200 and attempt > 1 else run.get("status")
     created_at = run.get("created_at")
@@ -366,6 +368,14 @@ def _is_retried(answer: PeerAnswer) -> bool:
 def _retry_after(answer: PeerAnswer) -> float:
     text = answer[2].get("retry-after", "")
     return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0
+
+
+def _not_ours(stack_id: str) -> ForwardFailedError:
+    return ForwardFailedError(
+        "the peer answered with a run that is not the one it was asked for",
+        stack_id=stack_id,
+        retryable=False,
+    )
 
 
 def _gone(stack_id: str, why: str) -> ForwardFailedError:

@@ -66,7 +66,12 @@ async def _target(federation: Federation, auth: AuthContext, body: ForwardPart) 
     local = federation.book.local()
     if selector.stack_id != local.info.stack_id:
         await federation.book.ask_unknown(selector.stack_id)
-    chosen = choose(selector, local, federation.book.candidates(auth.tenant_id, selector))
+    try:
+        chosen = choose(selector, local, federation.book.candidates(auth.tenant_id, selector))
+    except (NotFoundError, ConflictError):
+        if selector.stack_id is not None or not await federation.book.ask_lost():
+            raise
+        chosen = choose(selector, local, federation.book.candidates(auth.tenant_id, selector))
     return chosen.info.stack_id
 
 

@@ -92,6 +92,7 @@ async def accept_forward(parts: Parts, auth: AuthContext, command: AcceptForward
     """Write that a peer took a run, and begin the copy of its events. Returns `{forward}`.
 
     The two appends go side by side; whoever resumes forwards writes what is missing of them.
+    Raises `ConflictError` when the run is another forward's: then neither is written.
     """
     forward = await _forward(parts, auth.tenant_id, command.forward_id)
     if forward.status is None:
@@ -109,6 +110,8 @@ async def accept_forward(parts: Parts, auth: AuthContext, command: AcceptForward
         labels=forward.requested.run_request["context"].get("labels"),
         correlation_id=forward.requested.correlation_id,
     )
+    if await parts.log.last(remote) is not None:
+        (await parts.directory.reload(RemoteRun, remote)).link(linked, at)
     decided, _ = await asyncio.gather(
         decide_once(
             parts,

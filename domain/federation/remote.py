@@ -226,8 +226,8 @@ def checked_line(line: bytes, tenant_id: str, run_id: str | None) -> dict[str, A
             and isinstance(inner["type"], str)
             and isinstance(inner["payload"], dict)
             and isinstance(inner["time"], str)
-            and isinstance(inner["sequence"], int)
-            and inner["sequence"] >= 1
+            and type(inner["sequence"]) is int  # a boolean is none
+            and 1 <= inner["sequence"] < 2**63
             and FREE_ID.match(inner["event_id"]) is not None
         )
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as exc:

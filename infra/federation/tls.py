@@ -32,6 +32,21 @@ def peer_context(settings: Settings, ca_cert: str | None = None) -> ssl.SSLConte
     return _client_context(authority, own, _stamp(settings.fed_cert))
 
 
+def own_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return how this node calls its own federation door, `None` where that is plain HTTP.
+
+    The authority vouches for the door; under which name this machine reaches it is no matter.
+    """
+    if settings.fed_cert is None or settings.fed_key is None:
+        return None
+    context = ssl.create_default_context(
+        ssl.Purpose.SERVER_AUTH, cafile=settings.fed_ca_cert and str(settings.fed_ca_cert)
+    )
+    context.check_hostname = False
+    context.load_cert_chain(settings.fed_cert, settings.fed_key)
+    return context
+
+
 def _stamp(path: Path | None) -> int:
     return path.stat().st_mtime_ns if path is not None and path.exists() else 0
 

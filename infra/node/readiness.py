@@ -3,22 +3,24 @@
 import asyncio
 import contextlib
 import json
+import ssl
 from urllib.parse import urlsplit
 
 
-async def readiness(endpoint: str, timeout: float = 2.0) -> str:
-    """Return `""` when `/readyz` answers 200, else why not."""
+async def readiness(endpoint: str, timeout: float = 2.0, tls: ssl.SSLContext | None = None) -> str:
+    """Return `""` when `/readyz` answers 200, else why not; `tls` is for an https endpoint."""
     try:
         async with asyncio.timeout(timeout):
-            status, body = await _get(endpoint, "/readyz")
+            status, body = await _get(endpoint, "/readyz", tls)
     except (OSError, ValueError, TimeoutError) as exc:
         return f"no answer from {endpoint}: {exc or 'timeout'}"
     return "" if status == 200 else f"{endpoint}/readyz answers {status}{_failing(body)}"
 
 
-async def _get(endpoint: str, path: str) -> tuple[int, bytes]:
+async def _get(endpoint: str, path: str, tls: ssl.SSLContext | None) -> tuple[int, bytes]:
     place = urlsplit(endpoint)
-    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    used = tls if place.scheme == "https" else None
+    reader, writer = await asyncio.open_connection(place.hostname, place.port, ssl=used)
     try:
         head = f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nConnection: close\r\n\r\n"
         writer.write(head.encode())

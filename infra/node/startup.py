@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from agentos.infra.federation.tls import own_context
 from agentos.infra.nats_server import NatsServer
 from agentos.infra.node import marker, servers
 from agentos.infra.node.child import Child, Spec
@@ -167,7 +168,8 @@ class Startup:
     async def _ready(self, endpoint: str) -> str:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _READY_WITHIN
-        while problem := await readiness(endpoint):
+        tls = own_context(self._settings)
+        while problem := await readiness(endpoint, tls=tls):
             self._refuse_dying()
             if loop.time() > deadline:
                 raise NodeError("readyz", problem, "agentos logs gateway", "gateway")

@@ -15,7 +15,7 @@ from agentos.federation.parts import Peering
 from agentos.infra.memory.log import MemoryLog
 from tests.domain.given import moment
 from tests.federation.peering import entry, peering
-from tests.gateways.conftest import Door, bearer, eventually
+from tests.gateways.conftest import Door, bearer
 from tests.gateways.test_admin import HandledNode
 
 TENANT = "tnt_a"
@@ -116,6 +116,12 @@ class FedNode:
         run.complete(Output(text="done"), moment(self.handled.clock.now_ms(), self.handled.new_id))
         await self.handled.stage(run)
 
+    async def end_all(self) -> None:
+        """Let an executor work off every run."""
+        for run_id in await self.runs():
+            await self.step(run_id)
+            await self.end(run_id)
+
     async def lines(self, run_id: str) -> list[bytes]:
         """Return a run's own events, byte for byte."""
         records = await MemoryLog.read(self.door.log, run_ref(TENANT, run_id))
@@ -136,6 +142,12 @@ class FedNode:
         async with asyncio.timeout(10):
             while (await self.remote(run_id)).copied < count:  # noqa: ASYNC110 - a log has no event
                 await asyncio.sleep(0.01)
+
+    def live(self) -> int:
+        """Return how many peers answer, as far as this node knows."""
+        federation = self.door.gateway._federation
+        assert federation is not None
+        return sum(known.state == "live" for known in federation.book.all())
 
     async def peers_now(self) -> dict[str, dict[str, Any]]:
         """Return what the node says of its peers, by their ids."""
@@ -184,6 +196,3 @@ def urls_of(ports: dict[int, int], *, tls: bool = False) -> list[str]:
     """Return the doors' URLs on these ports."""
     urls = [f"http://127.0.0.1:{ports[at]}" for at in range(3)]
     return [*urls[:2], urls[2].replace("http:", "https:")] if tls else urls
-
-
-__all__ = ["FedNode", "bearer", "eventually", "two_nodes"]
