@@ -58,12 +58,12 @@ class Api:
         except (OSError, ValueError) as exc:
             end(f"{self.base} cannot be reached: {exc}", UNREACHABLE)
 
-    def pages(self, path: str, name: str) -> dict[str, Any]:
+    def pages(self, path: str, name: str, **query: Any) -> dict[str, Any]:
         """Return a whole list, read page by page."""
         found: list[Any] = []
         cursor = None
         while True:
-            answer = self.call("GET", path, limit=200, cursor=cursor)
+            answer = self.call("GET", path, limit=200, cursor=cursor, **query)
             found += answer[name]
             cursor = answer.get("next_cursor")
             if cursor is None:

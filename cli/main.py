@@ -9,6 +9,7 @@ from agentos.cli import (
     config,
     doctor,
     down,
+    explain,
     init,
     keys,
     log,
@@ -18,6 +19,7 @@ from agentos.cli import (
     tenants,
     token,
     up,
+    usage,
 )
 from agentos.cli.pasteable import pasteable
 from agentos.infra.node.control import NoSupervisorError
@@ -46,6 +48,8 @@ for group in (
     config,
     log,
     backup,
+    usage,
+    explain,
 ):
     group.register(app)
 

@@ -4,16 +4,20 @@ from collections.abc import Callable
 from typing import Final
 
 from agentos.projections.agents.projector import AgentsProjector
+from agentos.projections.model_calls.projector import ModelCallsProjector
 from agentos.projections.projector import Projector
 from agentos.projections.remote_runs.projector import RemoteRunsProjector
 from agentos.projections.run_steps.projector import RunStepsProjector
 from agentos.projections.runs.projector import RunsProjector
+from agentos.projections.usage_by_window.projector import UsageByWindowProjector
 
 PROJECTIONS: Final[dict[str, Callable[[], Projector]]] = {
     "runs": RunsProjector,
     "run_steps": RunStepsProjector,
     "agents": AgentsProjector,
     "remote_runs": RemoteRunsProjector,
+    "usage_by_window": UsageByWindowProjector,
+    "model_calls": ModelCallsProjector,
 }
 
 

@@ -11,7 +11,13 @@ from pydantic_core import to_json
 
 from agentos.domain.agent.agent import Definition
 from agentos.domain.aggregate import Moment
-from agentos.domain.errors import AgentOSError, ForbiddenError, MaxStepsError, TimedOutError
+from agentos.domain.errors import (
+    AgentOSError,
+    BudgetSpentError,
+    ForbiddenError,
+    MaxStepsError,
+    TimedOutError,
+)
 from agentos.domain.ports import (
     CallOrigin,
     ChatMessage,
@@ -44,6 +50,7 @@ class Plan:
     tools: dict[str, ToolSpec]
     max_steps: int
     timeout_ms: int
+    cost_budget_usd: float | None = None
 
     def offered(self) -> list[OfferedTool]:
         """Return what the log keeps of the tools: all that a decision looks at."""
@@ -79,6 +86,7 @@ def make_plan(run: Run, definition: Definition, spec: Callable[[str], ToolSpec |
         tools={name: found for name in names if (found := spec(name)) is not None},
         max_steps=_least(options["max_steps"], limits.max_steps if limits else None),
         timeout_ms=_least(options["timeout_ms"], limits.timeout_ms if limits else None),
+        cost_budget_usd=limits.cost_budget_usd if limits else None,
     )
 
 
@@ -149,6 +157,9 @@ def _next(run: Run, plan: Plan, at: Moment) -> None:
         run.complete(Output(text=run.answers[-1].content), at)
     elif run.steps_total >= plan.max_steps:
         run.fail(error_info(MaxStepsError("the run used all its steps")), at)
+    elif (budget := plan.cost_budget_usd) is not None and run.cost_usd >= budget:
+        error = BudgetSpentError("the run has used its cost budget", limit=budget)
+        run.fail(error_info(error), at)
     else:
         messages = conversation(run, plan.definition)
         run.begin_model(plan.definition.model_ref, len(messages), bool(plan.tools), at)

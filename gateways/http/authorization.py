@@ -29,6 +29,8 @@ SCOPES: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/v1/runs/{run_id}:cancel"): "runs:cancel",
     ("GET", "/v1/runs/{run_id}/events"): "runs:read",
     ("GET", "/v1/events"): "events:read",
+    ("GET", "/v1/usage"): "usage:read",
+    ("GET", "/v1/model-calls/{request_id}"): "usage:read",
     ("POST", "/v1/chat/completions"): "models:invoke",
     ("POST", "/v1/embeddings"): "models:invoke",
     ("POST", "/v1/responses"): "models:invoke",

@@ -4,6 +4,7 @@ import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
 from agentos.domain.admission.admission import Admission, admission_ref
@@ -20,10 +21,13 @@ from agentos.domain.times import rfc3339
 from agentos.gateways.http.errors import misfit
 from agentos.gateways.http.keys import KeyUsage
 from agentos.gateways.orchestrator.parts import Parts
+from agentos.gateways.orchestrator.usage import model_figures
+from agentos.projections.usage_by_window.queries import UsageFilters, UsageRow
 
 A = TypeVar("A", bound=Aggregate)
 AT_ONCE: Final = 16
 DAY_MS: Final = 86_400_000
+MOST_AGENTS: Final = 1000
 
 
 class Page(NamedTuple):
@@ -124,23 +128,27 @@ async def usage_of(parts: Parts, tenant: Tenant, now_ms: int) -> list[dict[str, 
     tenant_id = tenant.ref.tenant_id
     start = now_ms - now_ms % DAY_MS
     window = {"window": "day", "from": rfc3339(start), "to": rfc3339(start + DAY_MS)}
-    active, counts = await asyncio.gather(
+    filters = UsageFilters("day", start, start + DAY_MS, group_by=())
+    by_agent = replace(filters, group_by=("agent_id",))
+    active, used, agents = await asyncio.gather(
         _active_runs(parts.log, tenant_id),
-        parts.reads.count_runs(tenant_id, start, start + DAY_MS),
+        parts.reads.get_usage(tenant_id, filters, 1, None),
+        parts.reads.get_usage(tenant_id, by_agent, MOST_AGENTS, None),
     )
+    nothing = UsageRow(start, "", "", "", *(0,) * 10)
     whole: dict[str, Any] = {
         **window,
-        "runs": sum(count.runs for count in counts),
-        "tool_calls": sum(count.tool_calls for count in counts),
+        **_used(used.rows[0] if used.rows else nothing),
         "runs_active": active,
     }
     if (limit := tenant.run_limits.max_concurrent_runs) is not None:
         whole["runs_limit"] = limit
-    rows = [
-        {**window, "agent_id": c.agent_id, "runs": c.runs, "tool_calls": c.tool_calls}
-        for c in counts
-    ]
-    return [whole, *rows]
+    of_agents = sorted((row for row in agents.rows if row.agent_id), key=lambda r: r.agent_id)
+    return [whole, *({**window, "agent_id": row.agent_id, **_used(row)} for row in of_agents)]
+
+
+def _used(row: UsageRow) -> dict[str, Any]:
+    return {"runs": row.runs, "tool_calls": row.tool_calls, **model_figures(row)}
 
 
 async def _active_runs(log: EventLog, tenant_id: str) -> int:

@@ -182,6 +182,14 @@ class UsageShape(Shape):
     agent_id: str | None = None
     runs: int
     tool_calls: int
+    model_calls: int
+    errors: int
+    blocked: int
+    refused: int
+    interrupted: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
     runs_active: int | None = None
     runs_limit: int | None = None
 

@@ -11,16 +11,16 @@ from agentos.gateways.http.keys import KeyUsage
 from agentos.gateways.http.sse import Streams
 from agentos.gateways.http.tail import SharedTail
 from agentos.projections.agents.queries import AgentPage, list_agents
+from agentos.projections.model_calls.queries import get_model_call
 from agentos.projections.queries import Pool, fetch
 from agentos.projections.remote_runs.queries import list_remote_runs, merged
 from agentos.projections.runs.queries import (
-    RunCount,
     RunFilters,
     RunPage,
-    count_runs,
     get_run,
     list_runs,
 )
+from agentos.projections.usage_by_window.queries import UsageFilters, UsagePage, get_usage
 
 
 class RunView(Protocol):
@@ -53,8 +53,14 @@ class ReadModels(Protocol):
         """Return a page of agents."""
         ...
 
-    async def count_runs(self, tenant_id: str, since: int, until: int) -> list[RunCount]:
-        """Count a tenant's runs made in that time (epoch ms), by agent."""
+    async def get_usage(
+        self, tenant_id: str, filters: UsageFilters, limit: int, cursor: str | None
+    ) -> UsagePage:
+        """Return a page of usage, the newest window first."""
+        ...
+
+    async def get_model_call(self, tenant_id: str, request_id: str) -> dict[str, Any] | None:
+        """Return what became of one model call."""
         ...
 
     async def ping(self) -> None:
@@ -86,9 +92,15 @@ class PostgresReadModels:
         """Return a page of agents."""
         return await list_agents(self._pool, tenant_id, limit, cursor)
 
-    async def count_runs(self, tenant_id: str, since: int, until: int) -> list[RunCount]:
-        """Count a tenant's runs made in that time (epoch ms), by agent."""
-        return await count_runs(self._pool, tenant_id, since, until)
+    async def get_usage(
+        self, tenant_id: str, filters: UsageFilters, limit: int, cursor: str | None
+    ) -> UsagePage:
+        """Return a page of usage, the newest window first."""
+        return await get_usage(self._pool, tenant_id, filters, limit, cursor)
+
+    async def get_model_call(self, tenant_id: str, request_id: str) -> dict[str, Any] | None:
+        """Return what became of one model call."""
+        return await get_model_call(self._pool, tenant_id, request_id)
 
     async def ping(self) -> None:
         """Return if PostgreSQL answers."""

@@ -6,7 +6,7 @@ from typing import Final
 from fastapi import FastAPI
 
 from agentos.gateways.http.routing import Described, Endpoint, add
-from agentos.gateways.orchestrator import agents, run_events, runs, tenant_events
+from agentos.gateways.orchestrator import agents, run_events, runs, tenant_events, usage
 from agentos.gateways.orchestrator import queries as q
 from agentos.gateways.orchestrator import schemas as s
 from agentos.gateways.orchestrator.admin_routes import ADMIN
@@ -30,6 +30,7 @@ def add_routes(app: FastAPI) -> None:
         ("runs", RUNS),
         ("events", STREAMS),
         ("agents", AGENTS),
+        ("usage", USAGE),
         ("admin", ADMIN),
         ("policies", POLICIES),
     )
@@ -177,6 +178,39 @@ STREAMS: Final[Table] = (
             EVENTS,
             (q.AFTER, q.LAST_EVENT_ID, q.TYPES, q.OF_AGENT),
             errors=LIST,
+        ),
+    ),
+)
+
+USAGE: Final[Table] = (
+    (
+        "GET",
+        "/v1/usage",
+        usage.list_usage,
+        Described(
+            "Get usage by window",
+            {200: s.UsageRowsAnswer},
+            (
+                usage.WINDOW,
+                usage.FROM,
+                usage.TO,
+                usage.MODEL,
+                q.OF_AGENT,
+                usage.PRINCIPAL_ID,
+                usage.GROUP_BY,
+                usage.OF_TENANT,
+                q.LIMIT,
+                q.CURSOR,
+            ),
+            errors=READ,
+        ),
+    ),
+    (
+        "GET",
+        "/v1/model-calls/{request_id}",
+        usage.get_model_call,
+        Described(
+            "Explain a model call", {200: s.ModelCallAnswer}, (usage.REQUEST_ID,), errors=READ
         ),
     ),
 )

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentos.domain.agent.agent import Definition
 from agentos.domain.ids import NAMED_ID_PATTERN
 from agentos.domain.run.request import RunRequest
+from agentos.domain.usage.usage import UsageRecorded
 from agentos.gateways.http.bodies import BodyAuth
 from agentos.gateways.http.schemas import Shape
 
@@ -164,4 +165,49 @@ class AgentsAnswer(Shape):
 
     agents: list[AgentShape]
     next_cursor: str | None = None
+    correlation_id: str
+
+
+class UsageRowShape(Shape):
+    """What was used in one window; null is everything, or no such thing."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=(), populate_by_name=True)
+
+    window: Literal["hour", "day", "month"]
+    from_: str = Field(alias="from", json_schema_extra={"format": "date-time"})
+    to: str = Field(json_schema_extra={"format": "date-time"})
+    model: str | None
+    agent_id: str | None
+    principal_id: str | None
+    runs: int
+    tool_calls: int
+    model_calls: int
+    errors: int
+    blocked: int
+    refused: int
+    interrupted: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+
+
+class UsageRowsAnswer(Shape):
+    """A page of usage, the newest window first."""
+
+    usage: list[UsageRowShape]
+    next_cursor: str | None = None
+    correlation_id: str
+
+
+class ModelCallShape(UsageRecorded):
+    """A model call as its record in the log has it."""
+
+    ended_at: str = Field(json_schema_extra={"format": "date-time"})
+    principal_id: str
+
+
+class ModelCallAnswer(Shape):
+    """What became of one model call."""
+
+    model_call: ModelCallShape
     correlation_id: str

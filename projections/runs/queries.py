@@ -30,11 +30,6 @@ AGENT: Final = "r.agent_id = %s"
 CREATED_AFTER: Final = "{t}.created_at > %s"
 CREATED_BEFORE: Final = "{t}.created_at < %s"
 BEHIND: Final = "({t}.created_at, {t}.run_id) < (%s::timestamptz, %s)"
-COUNT: Final = (
-    "SELECT agent_id, count(*), coalesce(sum(tool_calls_total), 0)::bigint FROM agentos.runs "
-    "WHERE tenant_id = %s AND created_at >= %s AND created_at < %s "
-    "GROUP BY agent_id ORDER BY agent_id"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +64,6 @@ class RunPage(NamedTuple):
 
     runs: Sequence[ListedRun]
     next_cursor: str | None
-
-
-class RunCount(NamedTuple):
-    """How many runs of one agent began in a time, and the tool calls that they made so far."""
-
-    agent_id: str
-    runs: int
-    tool_calls: int
-
-
-async def count_runs(pool: Pool, tenant_id: str, since: int, until: int) -> list[RunCount]:
-    """Return a tenant's runs made from `since` to before `until` (epoch ms), by agent.
-
-    Raises `DependencyUnavailableError`.
-    """
-    rows = await fetch(pool, COUNT, (tenant_id, _time(since), _time(until)), prepare=False)
-    return [RunCount(*row) for row in rows]
 
 
 async def get_run(pool: Pool, tenant_id: str, run_id: str) -> RunRow | None:

@@ -40,8 +40,9 @@ from agentos.infra.memory.log import MemoryLog
 from agentos.infra.memory.signals import MemorySignals
 from agentos.infra.models.build import make_backend
 from agentos.projections.agents.queries import AgentPage
-from agentos.projections.runs.queries import RunCount, RunFilters, RunPage
+from agentos.projections.runs.queries import RunFilters, RunPage
 from agentos.projections.runs.row import RunRow
+from agentos.projections.usage_by_window.queries import UsageFilters, UsagePage, UsageRow
 from tests.federation.peering import alone
 
 SECRET = "a secret of at least thirty-two bytes"
@@ -76,6 +77,7 @@ class MemoryReads:
     rows: dict[tuple[str, str], RunRow] = field(default_factory=dict)
     down: AgentOSError | None = None
     asked: list[tuple[Any, ...]] = field(default_factory=list)
+    model_calls: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     async def get_run(self, tenant_id: str, run_id: str) -> RunRow | None:
         """Return a run's row."""
@@ -96,11 +98,23 @@ class MemoryReads:
         self.asked.append((tenant_id, limit, cursor))
         return AgentPage([], None)
 
-    async def count_runs(self, tenant_id: str, since: int, until: int) -> list[RunCount]:
-        """Count the rows of the tenant, whenever they were made."""
+    async def get_usage(
+        self, tenant_id: str, filters: UsageFilters, limit: int, cursor: str | None
+    ) -> UsagePage:
+        """Remember what was asked; return one row that counts the tenant's runs."""
         await self.ping()
-        counts = Counter(row.agent_id for (t, _), row in self.rows.items() if t == tenant_id)
-        return [RunCount(agent_id, runs, 0) for agent_id, runs in sorted(counts.items())]
+        self.asked.append((tenant_id, filters, limit, cursor))
+        agents = Counter(row.agent_id for (t, _), row in self.rows.items() if t == tenant_id)
+        if "agent_id" not in filters.group_by:
+            agents = Counter({"": agents.total()}) if agents else agents
+        start, figures = filters.since, (0, 2, 1, 0, 0, 0, 30, 12, 1500)
+        rows = [UsageRow(start, "", agent, "", n, *figures) for agent, n in agents.items()]
+        return UsagePage(rows, "more" if rows and cursor is None else None)
+
+    async def get_model_call(self, tenant_id: str, request_id: str) -> dict[str, Any] | None:
+        """Return the call that a test put in."""
+        await self.ping()
+        return self.model_calls.get((tenant_id, request_id))
 
     async def ping(self) -> None:
         """Raise if it is down."""

@@ -265,3 +265,35 @@ def test_an_answer_in_the_same_id_twice_does_not_loop() -> None:
     calls = [("tcall_1", "tool.echo"), ("tcall_1", "tool.echo")]
     run.end_model(answer(ask(run, plan), "", calls), moment(T0, IDS))
     assert [c.tool_call_id for c in step(run, plan).tools] == ["tcall_1"]
+
+
+def test_a_run_whose_cost_has_reached_its_budget_makes_no_further_model_call() -> None:
+    run = running()
+    plan = plan_of(run, spec("tool.echo"), limits=Limits(cost_budget_usd=0.5))
+    for n in (1, 2):  # each answer costs 0.25
+        run.end_model(answer(ask(run, plan), "", [(f"t{n}", "tool.echo")]), moment(T0, IDS))
+        assert step(run, plan).tools  # what was asked for is still done
+        run.end_tool(result(f"t{n}"), moment(T0, IDS))
+    assert step(run, plan).is_nothing
+    assert run.status == "failed"
+    assert run.error is not None
+    assert run.error.code == "budget"
+    assert run.error.retryable is False
+    assert run.model_calls_total == 2
+
+
+def test_an_answer_that_spends_the_budget_is_still_the_runs_answer() -> None:
+    run = running()
+    plan = plan_of(run, limits=Limits(cost_budget_usd=0.25))
+    run.end_model(answer(ask(run, plan), "done"), moment(T0, IDS))
+    assert step(run, plan).is_nothing
+    assert run.status == "completed"
+
+
+def test_a_budget_that_is_not_reached_does_nothing() -> None:
+    run = running()
+    plan = plan_of(run, spec("tool.echo"), limits=Limits(cost_budget_usd=0.26))
+    run.end_model(answer(ask(run, plan), "", [("t1", "tool.echo")]), moment(T0, IDS))
+    step(run, plan)
+    run.end_tool(result("t1"), moment(T0, IDS))
+    assert step(run, plan).model is not None
