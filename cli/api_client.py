@@ -42,11 +42,21 @@ class Api:
     default_tenant: str
     tls: ssl.SSLContext | None = None
 
-    def call(self, method: str, path: str, body: Any = None, **query: Any) -> dict[str, Any]:
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        idempotency_key: str | None = None,
+        **query: Any,
+    ) -> dict[str, Any]:
         """Return the answer; ends the command when there is none, or when it is an error."""
         sent = {name: value for name, value in query.items() if value is not None}
         url = f"{self.base}{path}{'?' if sent else ''}{urlencode(sent)}"
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
         content = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, content, headers, method=method)  # noqa: S310 - checked
         try:
@@ -70,12 +80,18 @@ class Api:
                 return {name: found, "correlation_id": answer["correlation_id"]}
 
 
-def connect(url: str | None, data_dir: Path | None, door: str = "orchestrator") -> Api:
+def connect(
+    url: str | None,
+    data_dir: Path | None,
+    door: str = "orchestrator",
+    tenant: str | None = None,
+) -> Api:
     """Return the API to talk to, at one of the node's doors.
 
     With `AGENTOS_TOKEN` as that credential; without it, on the node's machine, as
     `usr_platform_admin`: with the key of `agentos init`, else with a token that the node's
-    own secret signs. Raises `NodeNotStartedError` when there is no node here.
+    own secret signs, for `tenant` or the default one. Raises `NodeNotStartedError` when there
+    is no node here.
     """
     settings = node_settings(data_dir)
     base = (url or _endpoint_of(settings, door)).rstrip("/")
@@ -83,7 +99,7 @@ def connect(url: str | None, data_dir: Path | None, door: str = "orchestrator") 
         end(f"--url {base}: it must begin with http:// or https://", WRONG_USAGE)
     if not settings.token and url:
         end("--url needs a credential in AGENTOS_TOKEN", WRONG_USAGE)
-    token = settings.token or _local_credential(settings)
+    token = settings.token or _local_credential(settings, tenant)
     is_own = door == "federation" and base.startswith("https://")
     tls = own_context(settings) if is_own else None
     return Api(base, token, settings.default_tenant, tls)
@@ -102,13 +118,14 @@ def key_file_of(settings: Settings) -> Path:
     return Path(read_marker(paths).get("key_file", paths.data / KEY_FILE))
 
 
-def _local_credential(settings: Settings) -> str:
+def _local_credential(settings: Settings, tenant: str | None) -> str:
     keys = read_object(key_file_of(settings)).get("keys", {})
     if PLATFORM in keys:
         return str(keys[PLATFORM]["secret"])
     if settings.profile == "prod":
         end("no credential here: agentos init --mode prod, or AGENTOS_TOKEN_FILE", FAILED)
-    return sign(settings, settings.default_tenant, PLATFORM, scopes_of(PLATFORM, None), 300)[0]
+    tenant_id = tenant or settings.default_tenant
+    return sign(settings, tenant_id, PLATFORM, scopes_of(PLATFORM, None), 300)[0]
 
 
 def part(text: str) -> str:

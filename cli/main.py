@@ -54,12 +54,20 @@ for group in (
     group.register(app)
 
 
-@app.command(
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(add_help_option=False, context_settings=PASSED_ON)
+def state(context: typer.Context) -> None:
+    """Print a run, tenant, agent or quota as it was, and who changed it last."""
+    from agentos.cli.state import app as command  # noqa: PLC0415 - heavy, and seldom asked for
+
+    typer.main.get_command(command)(context.args, prog_name="agentos state")
+
+
+@app.command(add_help_option=False, context_settings=PASSED_ON)
 def replay(context: typer.Context) -> None:
-    """Make what follows from the log anew."""
+    """Decide recorded runs again, and make what follows from the log anew."""
     from agentos.cli.replay import app as group  # noqa: PLC0415 - heavy, and seldom asked for
 
     typer.main.get_command(group)(context.args, prog_name="agentos replay")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from agentos.cli import replay_run
+from agentos.cli import replay_capsules, replay_digest, replay_policy, replay_run
 from agentos.cli.options import AsJson, DataDir, node_settings
 from agentos.cli.pasteable import pasteable
 from agentos.domain.errors import DependencyUnavailableError
@@ -30,7 +30,7 @@ CONNECT_TIMEOUT_S = 10.0
 
 HELP = "Decide recorded runs again, and make what follows from the log anew."
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False)
-for group in (replay_run,):
+for group in (replay_run, replay_policy, replay_capsules, replay_digest):
     group.register(app)
 
 

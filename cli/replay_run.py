@@ -1,12 +1,13 @@
 """`agentos replay run`: decide a recorded run again, step through it, or fork it."""
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from agentos.cli.api_client import Url
+from agentos.cli.api_client import Url, connect, part
 from agentos.cli.options import AsJson, DataDir
+from agentos.cli.replay_files import run_in_capsule
 from agentos.cli.replay_sources import (
     FAILED,
     USAGE,
@@ -21,14 +22,14 @@ from agentos.domain.replay.replay import Replay, Replayed
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.settings import Settings
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id.")]
+Capsule = Annotated[str | None, typer.Option(help="A capsule: a file, or the id of an import.")]
 Tenant = Annotated[str | None, typer.Option(help="Its tenant; the default one without.")]
 Step = Annotated[bool, typer.Option("--step", help="Walk through it, event by event.")]
 At = Annotated[int | None, typer.Option("--at", min=1, help="With --step: this event only.")]
 From = Annotated[int | None, typer.Option("--from", min=1, help="With --fork: its first step.")]
 Fork = Annotated[bool, typer.Option("--fork", help="Start a new run with this one's past.")]
 Key = Annotated[str | None, typer.Option("--key", help="With --fork: an idempotency key.")]
-HINT: Final = "a log that cannot be read through is replayed without --step"
 
 
 def register(app: typer.Typer) -> None:
@@ -37,8 +38,9 @@ def register(app: typer.Typer) -> None:
 
 
 def run(  # noqa: PLR0917 - a command has the options it has
-    run_id: RunArgument,
+    run_id: RunArgument = None,
     tenant: Tenant = None,
+    capsule: Capsule = None,
     step: Step = False,
     at: At = None,
     from_step: From = None,
@@ -54,11 +56,11 @@ def run(  # noqa: PLR0917 - a command has the options it has
     --from N --fork starts a new run that begins with this one's first N - 1 steps.
     """
     if fork or from_step is not None:
-        if not fork or from_step is None or step or at is not None:
-            end("--from N and --fork go together, and alone", USAGE)
-        _fork(run_id, from_step, key, url=url, data_dir=data_dir, as_json=as_json)
+        if not fork or from_step is None or step or at is not None or capsule or not run_id:
+            end("RUN, --from N and --fork go together, and alone", USAGE)
+        _fork(run_id, from_step, key, url=url, tenant=tenant, data_dir=data_dir, as_json=as_json)
         return
-    found = read(run_id, tenant, data_dir)
+    found = read(run_id, tenant, capsule, data_dir)
     if step or at is not None:
         from agentos.cli.replay_step import walk  # noqa: PLC0415 - only when it is asked for
 
@@ -66,15 +68,22 @@ def run(  # noqa: PLR0917 - a command has the options it has
         return
     result = replay(found)
     if as_json:
-        print_json(result.to_json())
+        original = {"original_digest": found.original_digest} if capsule else {}
+        print_json(result.to_json() | original)
     else:
         show(result)
     if not result.equal:
         raise typer.Exit(FAILED)
 
 
-def read(run_id: str, tenant: str | None, data_dir: Path | None) -> RecordedRun:
-    """Return a run from the node's log."""
+def read(
+    run_id: str | None, tenant: str | None, capsule: str | None, data_dir: Path | None
+) -> RecordedRun:
+    """Return a run from a capsule, or from the node's log."""
+    if capsule is not None:
+        return run_in_capsule(capsule, run_id, tenant, data_dir)
+    if run_id is None:
+        end("which run? give its id, or --capsule FILE", USAGE)
 
     async def work(log: JetStreamLog, settings: Settings) -> RecordedRun:
         return await read_run(log, tenant_of(settings, tenant), run_id)
@@ -117,7 +126,18 @@ def _fork(
     key: str | None,
     *,
     url: str | None,
+    tenant: str | None,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
-    raise NotImplementedError
+    api = connect(url, data_dir, tenant=tenant)
+    answer = api.call(
+        "POST", f"/v1/runs/{part(run_id)}:fork", {"from_step": from_step}, idempotency_key=key
+    )
+    if as_json:
+        print_json(answer)
+        return
+    run = answer["run"]
+    typer.echo(f"run       {run['run_id']}")
+    typer.echo(f"status    {run['status']}")
+    typer.echo(f"fork of   {run_id}, from step {from_step}")

@@ -43,6 +43,7 @@ class RecordedRun:
     records: Sequence[Recorded]
     definitions: Mapping[str, Definition]
     recorded_digest: str | None = None
+    original_digest: str | None = None
 
     def definition(self, version: str) -> Definition:
         """Return a version of the run's agent; `NotFoundError` where it is not known."""

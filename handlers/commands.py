@@ -40,6 +40,14 @@ class CreateRun(Command):
     request: RunRequest
 
 
+class ForkRun(Command):
+    """Start a run with the recorded past of another: its steps before `from_step`."""
+
+    run_id: RunId
+    from_step: int = Field(ge=1, le=1_000_000)
+    idempotency_key: Annotated[str, Field(pattern=FREE_ID_PATTERN)] | None = None
+
+
 class CancelRun(Command):
     """Stop a run, whatever it is doing."""
 

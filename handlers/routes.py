@@ -8,6 +8,7 @@ from agentos.handlers import (
     agents,
     audit,
     federation,
+    forks,
     keys,
     policies,
     quotas,
@@ -29,6 +30,7 @@ from agentos.handlers.commands import (
     DisableTenant,
     EnableTenant,
     FailForward,
+    ForkRun,
     IngestEvents,
     IssueKey,
     NoteDenials,
@@ -52,6 +54,7 @@ Handler = Callable[[Parts, AuthContext, Any], Awaitable[dict[str, Any]]]
 ROUTES: Final[dict[str, tuple[type[Command], Handler]]] = {
     "run.create": (CreateRun, runs.create_run),
     "run.cancel": (CancelRun, runs.cancel_run),
+    "run.fork": (ForkRun, forks.fork_run),
     "agent.register": (RegisterAgent, agents.register_agent),
     "agent.update": (UpdateAgent, agents.update_agent),
     "agent.deprecate": (DeprecateAgent, agents.deprecate_agent),

@@ -1,6 +1,7 @@
 """The handlers of a run's commands: create and cancel."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agentos.domain.aggregate import Moment
@@ -18,8 +19,8 @@ from agentos.domain.errors import (
 from agentos.domain.log import Recorded, make_commit
 from agentos.domain.ports import WorkItem
 from agentos.domain.run.events import RunCreated
+from agentos.domain.run.forking import Past
 from agentos.domain.run.idempotency import RunKey, may_be_older
-from agentos.domain.run.request import RunRequest
 from agentos.domain.run.run import Run, run_ref
 from agentos.domain.subjects import StreamRef, cancel_notice
 from agentos.domain.tenant.tenant import Tenant
@@ -29,6 +30,17 @@ from agentos.handlers.parts import Parts
 
 GENERATIONS: Final = 1000
 RACES: Final = 20
+BODY: Final = ("input", "context", "tooling", "run_options", "fork")
+"""What must be the same for an idempotency key to name the same run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How a run begins: its first fact, and the past that a fork takes over."""
+
+    agent_id: str
+    created: RunCreated
+    past: Past = field(default_factory=list)
 
 
 async def create_run(parts: Parts, auth: AuthContext, command: CreateRun) -> dict[str, Any]:
@@ -40,32 +52,38 @@ async def create_run(parts: Parts, auth: AuthContext, command: CreateRun) -> dic
     tenant = await parts.directory.active_tenant(auth.tenant_id)
     definition = await parts.directory.runnable(auth.tenant_id, command.agent_id)
     at = parts.moment(auth.principal, command.traceparent, command.command_id or "")
-    created = _created(auth, command, definition.version)
-    if command.request.idempotency_key is None:
+    beginning = Beginning(command.agent_id, _created(auth, command, definition.version))
+    return await begin_run(parts, auth, tenant, beginning, at)
+
+
+async def begin_run(
+    parts: Parts, auth: AuthContext, tenant: Tenant, beginning: Beginning, at: Moment
+) -> dict[str, Any]:
+    """Admit a run and write its beginning, or find the one that its idempotency key names.
+
+    As `create_run`, once it is known that the tenant and the agent may.
+    """
+    if beginning.created.idempotency_key is None:
         parts.dispatcher.require_room(auth.tenant_id)
         slot = await _reserve(parts, tenant, run_id=parts.new_id("run"))
         if slot.error is not None:
             raise _denied(parts, slot.error)
-        run = await _write_created(parts, command.agent_id, created, slot, at, auth.tenant_id)
+        run = await _write_created(parts, beginning, slot, at, auth.tenant_id)
         if run is None:
             raise DependencyUnavailableError("the run's place was closed; try again")
         return _answer(run, existing=False)
-    return await _create_keyed(parts, auth, command, tenant, created, at)
+    return await _create_keyed(parts, auth, tenant, beginning, at)
 
 
 async def _create_keyed(
-    parts: Parts,
-    auth: AuthContext,
-    command: CreateRun,
-    tenant: Tenant,
-    created: RunCreated,
-    at: Moment,
+    parts: Parts, auth: AuthContext, tenant: Tenant, beginning: Beginning, at: Moment
 ) -> dict[str, Any]:
+    created = beginning.created
     principal = auth.principal.principal_id
     key = RunKey(
         auth.tenant_id,
         principal,
-        command.agent_id,
+        beginning.agent_id,
         created.idempotency_key or "",
         created.origin_stack_id,
     )
@@ -73,9 +91,9 @@ async def _create_keyed(
         slot = await _reserve_keyed(parts, tenant, key, generation)
         if slot.may_be_older and (prior := await _prior(parts, key, slot)) is not None:
             _give_back(parts, auth.tenant_id, slot, prior)
-            return _same(prior, command.request)
+            return _same(prior, created)
         if slot.error is None:
-            run = await _write_created(parts, command.agent_id, created, slot, at, auth.tenant_id)
+            run = await _write_created(parts, beginning, slot, at, auth.tenant_id)
             if run is not None:
                 return _answer(run, existing=False)
         found = await _find(parts, run_ref(auth.tenant_id, slot.run_id))
@@ -87,7 +105,7 @@ async def _create_keyed(
             continue
         _give_back(parts, auth.tenant_id, slot, found)
         if at.now_ms - found.created_at < parts.idempotency_ttl_ms:
-            return _same(found, command.request)
+            return _same(found, created)
     raise ConflictError("the idempotency key was used too often")
 
 
@@ -151,12 +169,14 @@ def _created(auth: AuthContext, command: CreateRun, version: str) -> RunCreated:
 
 
 async def _write_created(
-    parts: Parts, agent_id: str, created: RunCreated, slot: Slot, at: Moment, tenant_id: str
+    parts: Parts, beginning: Beginning, slot: Slot, at: Moment, tenant_id: str
 ) -> Run | None:
     """Append `run.created` and offer the run; `None` when its subject has a first message."""
     parts.crash_point("handlers.after_reserved")
     run = Run(run_ref(tenant_id, slot.run_id))
-    run.create(agent_id, created, at)
+    created = beginning.created
+    run.create(beginning.agent_id, created, at)
+    run.adopt(beginning.past, at)
     priority = created.run_options["priority"]
     commit = make_commit(
         run.ref,
@@ -212,15 +232,8 @@ def _give_back(parts: Parts, tenant_id: str, slot: Slot, found: Run) -> None:
         parts.desks.on_final(tenant_id, slot.run_id)
 
 
-def _same(run: Run, request: RunRequest) -> dict[str, Any]:
-    created = run.created
-    same = (
-        created.input == request.input.model_dump()
-        and created.context == request.context.model_dump()
-        and created.tooling == request.tooling.model_dump(mode="json")
-        and created.run_options == request.run_options.model_dump()
-    )
-    if not same:
+def _same(run: Run, asked: RunCreated) -> dict[str, Any]:
+    if any(getattr(run.created, name) != getattr(asked, name) for name in BODY):
         raise ConflictError("the idempotency key was used for a different body")
     return _answer(run, existing=True)
 

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 import uvloop
@@ -17,7 +18,9 @@ from agentos.infra.clock import SystemIds
 from agentos.infra.jetstream.connection import bounded_close, connect
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.signals import NatsSignals
+from agentos.projections.drift import DriftCheck
 from agentos.projections.errors import ProjectionError
+from agentos.projections.metrics import ProjectorMetrics
 from agentos.projections.runner import ProjectionRunner, first_of
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 SERVICE: Final = "projector"
 HEARTBEAT_S: Final = 0.5
+METRICS_EVERY: Final = 4
 
 logger = logging.getLogger(__name__)
 
@@ -52,17 +56,25 @@ async def serve(nats_url: str, postgres_dsn: str) -> None:
         loop.add_signal_handler(number, stop.set)
     connection = await connect(nats_url, SERVICE)
     try:
-        runner = ProjectionRunner(JetStreamLog(connection), postgres_dsn)
+        log, signals = JetStreamLog(connection), NatsSignals(connection)
+        runner = ProjectionRunner(log, postgres_dsn)
+        metrics = ProjectorMetrics()
+        drift = DriftCheck(log, postgres_dsn, metrics.drifted)
         worker_id = SystemIds()("wrk")
-        beat = _beat(runner, NatsSignals(connection), worker_id)
-        await first_of(runner.run(), beat, _until(stop))
+        beat = _beat(runner, signals, worker_id, metrics)
+        await first_of(runner.run(), drift.run(), beat, _until(stop))
     finally:
         await bounded_close(connection)
 
 
-async def _beat(runner: ProjectionRunner, signals: Signals, worker_id: str) -> None:
+async def _beat(
+    runner: ProjectionRunner, signals: Signals, worker_id: str, metrics: ProjectorMetrics
+) -> None:
     subject = subjects.heartbeat(SERVICE, worker_id)
-    while True:
+    figures = subjects.metrics(SERVICE, worker_id)
+    for number in count():
+        if number % METRICS_EVERY == 0:
+            await signals.publish(figures, metrics.snapshot())
         beat = {
             "service": SERVICE,
             "worker_id": worker_id,

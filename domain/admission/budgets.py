@@ -68,10 +68,11 @@ def budgets_of(tenant: Tenant, resource: Resource) -> tuple[Budget, ...]:
         ("day", further.max_tokens_per_day),
     )
     more = (Budget(span, TOKENS, limit) for span, limit in windows if limit is not None)
-    return (*(_of_models(limits.models) if limits.models else ()), *more)
+    return (*(model_budgets(limits.models) if limits.models else ()), *more)
 
 
-def _of_models(limits: ModelLimits) -> list[Budget]:
+def model_budgets(limits: ModelLimits) -> list[Budget]:
+    """Return the budgets that a tenant's quotas of models come to."""
     budgets: list[Budget] = []
     if limits.max_requests_per_minute is not None:
         budgets.append(Budget("minute", REQUESTS, limits.max_requests_per_minute))

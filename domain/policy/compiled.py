@@ -104,6 +104,11 @@ class CompiledPolicy:
                 redactions += redactions_of(hidden, field, plan.search.rank)
         return plan.verdict(dict(findings), redactions)
 
+    def judge(self, findings: Mapping[str, int], facts: Facts) -> Verdict:
+        """Return the verdict on a content of which only what was found in it is known."""
+        plan = self._plan(facts)
+        return plan.verdict({} if plan.is_refused else findings, ())
+
     def stream(self, facts: Facts, field: str = "output.content") -> StreamGuard:
         """Return the guard of one streamed text: the same verdict, piece by piece."""
         return StreamGuard(self._plan(facts), field)

@@ -149,6 +149,8 @@ class Run(Aggregate):
             view["completed_at"] = rfc3339(self.completed_at)
         if labels := created.context.get("labels"):
             view["labels"] = labels
+        if created.fork is not None:
+            view["forked_from"] = created.fork.model_dump()
         if created.correlation_id:
             view["correlation_id"] = created.correlation_id
         return view

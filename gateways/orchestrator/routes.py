@@ -149,6 +149,18 @@ RUNS: Final[Table] = (
             errors=WRITE,
         ),
     ),
+    (
+        "POST",
+        "/v1/runs/{run_id}:fork",
+        runs.fork_run,
+        Described(
+            "Start a run with the recorded past of another",
+            {201: s.RunAnswer, 200: s.RunAnswer},
+            (q.RUN_ID, q.IDEMPOTENCY_KEY),
+            s.RunFork,
+            errors=WRITE,
+        ),
+    ),
 )
 
 STREAMS: Final[Table] = (

@@ -25,7 +25,7 @@ from agentos.gateways.orchestrator.queries import (
     run_filters,
 )
 from agentos.gateways.orchestrator.reading import folded_run, has_ended, is_final, load_run
-from agentos.gateways.orchestrator.schemas import RunCancel, RunCreate
+from agentos.gateways.orchestrator.schemas import RunCancel, RunCreate, RunFork
 
 COMMAND_S = 10.0
 
@@ -58,6 +58,28 @@ async def send_create(request: Request, call: Call) -> dict[str, Any]:
 
 
 NOT_FORWARDED = {"auth"}
+
+
+async def fork_run(request: Request) -> Answer:
+    """Start a run that begins with another's recorded past and goes on by itself.
+
+    201 with the run; 200 with the run that is there when the `Idempotency-Key` repeats.
+    """
+    call = call_of(request.scope)
+    run_id = RUN_ID.read(request)
+    body = await read_body(request, RunFork)
+    auth = narrowed(call.caller, body.auth)
+    require(auth, "runs:create")
+    command = {
+        "run_id": run_id,
+        "from_step": body.from_step,
+        "idempotency_key": read_command_id(request),
+        "traceparent": call.traceparent,
+        "correlation_id": call.correlation_id,
+    }
+    answer = await parts_of(request).bus.send("run.fork", auth, command, timeout=COMMAND_S)
+    status = 200 if answer["existing"] else 201
+    return json_answer({"run": answer["run"]}, call.correlation_id, status)
 
 
 async def list_runs(request: Request) -> Answer:

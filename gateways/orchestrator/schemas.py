@@ -27,6 +27,15 @@ class RunCancel(BaseModel):
     auth: BodyAuth | None = None
 
 
+class RunFork(BaseModel):
+    """The body of a fork: the step from which on the new run is its own."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    from_step: int = Field(ge=1, le=1_000_000)
+    auth: BodyAuth | None = None
+
+
 class AgentUpdate(Definition):
     """The body of a new version."""
 
@@ -84,6 +93,13 @@ class RunOptionsShape(Shape):
     dry_run: bool
 
 
+class ForkedFromShape(Shape):
+    """Whose past a run begins with."""
+
+    run_id: str
+    from_step: int
+
+
 class RunShape(Shape):
     """A run."""
 
@@ -100,6 +116,7 @@ class RunShape(Shape):
     output: RunOutput | None
     error: RunError | None
     labels: dict[str, str] | None = None
+    forked_from: ForkedFromShape | None = None
     correlation_id: str | None = None
 
 

@@ -81,6 +81,7 @@ def _create(reading: Reading) -> RunRow:
         tokens_total=0,
         cost_usd=0.0,
         correlation_id=storable(correlation) if correlation else None,
+        forked_from=_json(fork) if (fork := payload.get("fork")) else None,
         sequence=0,
         position=0,
     )

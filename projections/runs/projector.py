@@ -33,7 +33,7 @@ class RunsProjector:
     """One row a run. Rows of runs that are not final are remembered between batches."""
 
     name: ClassVar[str] = "runs"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[str] = "run"
     tables: ClassVar[tuple[LiteralString, ...]] = ("run_labels", "runs")
     known: ClassVar[frozenset[str]] = frozenset(RUN_EVENTS)

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 @dataclass(slots=True)
 class RunRow:
-    """A run's row. Times are RFC 3339 texts as in the log; the four objects are JSON texts."""
+    """A run's row. Times are RFC 3339 texts as in the log; the five objects are JSON texts."""
 
     tenant_id: str
     run_id: str
@@ -30,6 +30,7 @@ class RunRow:
     tokens_total: int
     cost_usd: float
     correlation_id: str | None
+    forked_from: str | None
     sequence: int
     position: int
 
@@ -59,6 +60,8 @@ class RunRow:
             view["completed_at"] = self.completed_at
         if self.labels is not None:
             view["labels"] = from_json(self.labels)
+        if self.forked_from is not None:
+            view["forked_from"] = from_json(self.forked_from)
         if self.correlation_id is not None:
             view["correlation_id"] = self.correlation_id
         return view
@@ -74,7 +77,7 @@ ALL: Final = attrgetter(*NAMES)
 COLUMNS: Final = (
     "tenant_id, run_id, agent_id, status, created_at, started_at, completed_at, labels, "
     "run_options, output, error, steps_total, tool_calls_total, model_calls_total, "
-    "tokens_total, cost_usd, correlation_id, sequence, position"
+    "tokens_total, cost_usd, correlation_id, forked_from, sequence, position"
 )
 READ_COLUMNS: Final = (
     "r.tenant_id, r.run_id, r.agent_id, r.status, "
@@ -83,7 +86,7 @@ READ_COLUMNS: Final = (
     "to_char(r.completed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), "
     "r.labels::text, r.run_options::text, r.output::text, r.error::text, r.steps_total, "
     "r.tool_calls_total, r.model_calls_total, r.tokens_total, r.cost_usd, r.correlation_id, "
-    "r.sequence, r.position"
+    "r.forked_from::text, r.sequence, r.position"
 )
 
 

@@ -17,6 +17,7 @@ CREATE TABLE IF NOT EXISTS runs (
   tokens_total      bigint NOT NULL,
   cost_usd          double precision NOT NULL,
   correlation_id    text COLLATE "C",
+  forked_from       json,
   sequence          bigint NOT NULL,  -- of its last event
   position          bigint NOT NULL,  -- of its last commit in the log
   PRIMARY KEY (tenant_id, run_id)

@@ -57,6 +57,20 @@ def test_it_rebuilds_and_compares(node: EmbeddedNats) -> None:
     assert "events/s" in shown.stderr
 
 
+def test_digests_are_those_of_the_rebuild(node: EmbeddedNats) -> None:
+    built = json.loads(CliRunner().invoke(app, ["rebuild", "--json"]).stdout)
+    result = CliRunner().invoke(app, ["digest", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["projections"]
+    assert all(p["position"] == built["position"] for p in found)
+    digests = {t["table"]: t["digest"] for p in found for t in p["tables"]}
+    assert digests == {t["table"]: t["digest"] for t in built["tables"]}
+    one = json.loads(CliRunner().invoke(app, ["digest", "runs", "--json"]).stdout)
+    assert [p["name"] for p in one["projections"]] == ["runs"]
+    assert "run_labels" in CliRunner().invoke(app, ["digest"]).stdout
+    assert CliRunner().invoke(app, ["digest", "nothing"]).exit_code == 2
+
+
 def test_a_broker_that_is_down_is_exit_code_3(
     node: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def row_of(script: RunScript, **changes: Any) -> RunRow:
         tokens_total=0,
         cost_usd=0.0,
         correlation_id=None,
+        forked_from=None,
         sequence=script.run.sequence,
         position=script.run.position,
     )
@@ -55,6 +56,25 @@ async def test_create_sends_the_command_and_answers_201(door: Door) -> None:
     assert command["request"]["run_options"]["priority"] == "high"
     assert command["request"]["idempotency_key"] == "k"
     assert "auth" not in command["request"]
+
+
+async def test_a_fork_is_the_callers_own_run(door: Door) -> None:
+    door.answer("run.fork", {"run": {"run_id": "run_2"}, "position": 1, "existing": False})
+    headers = {**bearer(), "Idempotency-Key": "k"}
+    body = {"from_step": 2}
+    status, answer, _ = await door.call("POST", "/v1/runs/run_1:fork", json=body, headers=headers)
+    assert (status, answer["run"]) == (201, {"run_id": "run_2"})
+    ((name, auth, command),) = door.sent
+    assert (name, auth.tenant_id) == ("run.fork", TENANT)
+    assert (command["run_id"], command["from_step"]) == ("run_1", 2)
+    assert command["idempotency_key"].startswith("cmd_")
+    door.answer("run.fork", {"run": {"run_id": "run_2"}, "position": 1, "existing": True})
+    status, _, _ = await door.call("POST", "/v1/runs/run_1:fork", json=body, headers=headers)
+    assert status == 200
+    assert door.sent[1][2]["idempotency_key"] == command["idempotency_key"]
+    for bad in ({}, {"from_step": 0}, {"from_step": "x"}):
+        status, _, _ = await door.call("POST", "/v1/runs/run_1:fork", json=bad, headers=headers)
+        assert status == 400
 
 
 async def test_a_repeat_is_answered_200(door: Door) -> None:

@@ -1,0 +1,136 @@
+"""`agentos replay policy`: what a policy, prices, routes or quotas would have done."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from pydantic_core import from_json
+
+from agentos.cli.options import AsJson, DataDir
+from agentos.cli.replay_sources import USAGE, end, print_json, with_log
+from agentos.cli.tables import show_table
+from agentos.domain.ids import is_named_id
+from agentos.domain.ports import EventLog
+from agentos.domain.replay.proposal import Proposal, ProposalError, read_proposal
+from agentos.domain.replay.traffic import Traffic
+from agentos.domain.replay.whatif import Tally, WhatIf
+from agentos.domain.run.run import Run
+from agentos.domain.times import rfc3339, to_ms
+from agentos.domain.usage.usage import Usage
+from agentos.infra.clock import SystemClock
+
+AGO: Final = re.compile(r"^([0-9]{1,6})([smhdw])$")
+MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+SHOWN: Final = 20
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A policy, catalog or quotas (JSON).")]
+Since = Annotated[str, typer.Option(help="How long back: 30m, 7d, or a time.")]
+Tenant = Annotated[str | None, typer.Option(help="One tenant; all without.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command("policy")(policy)
+
+
+def policy(
+    file: File,
+    since: Since = "7d",
+    tenant: Tenant = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what a policy, price table, route or quota would have done to recorded calls.
+
+    Nothing is changed. Calls of runs are looked at again in their messages; direct calls by
+    what was found in them when they were made.
+    """
+    proposal = _proposal(file)
+    after = _since(since)
+    if tenant is not None and not is_named_id(tenant, "tnt"):
+        end(f"--tenant {tenant}: no tenant's id", USAGE)
+    began = time.monotonic()
+    total, tenants = with_log(data_dir, lambda log, _: judge_all(log, proposal, after, tenant))
+    seconds = time.monotonic() - began
+    found = {
+        **total.to_json(),
+        "since": rfc3339(after),
+        "seconds": round(seconds, 3),
+        "tenants": [
+            {"tenant_id": name, **{k: v for k, v in tally.to_json().items() if k != "changes"}}
+            for name, tally in sorted(tenants.items())
+        ],
+    }
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+
+
+def _proposal(file: Path) -> Proposal:
+    try:
+        return read_proposal(from_json(file.read_bytes()))
+    except (OSError, ValueError, ProposalError) as exc:
+        end(f"{file}: {exc}", USAGE)
+
+
+def _since(text: str) -> int:
+    if (ago := AGO.match(text)) is not None:
+        return max(0, SystemClock().now_ms() - int(ago[1]) * MS[ago[2]])
+    try:
+        time_ms = to_ms(text)
+        rfc3339(time_ms)
+    except (ValueError, OverflowError, OSError):
+        end(f"--since {text}: neither a span such as 7d nor a time", USAGE)
+    return time_ms
+
+
+async def judge_all(
+    log: EventLog, proposal: Proposal, since: int, tenant: str | None
+) -> tuple[Tally, dict[str, Tally]]:
+    """Return the counts of all calls since a time, and by tenant; memory stays as it is."""
+    traffic, what_if = Traffic(), WhatIf(proposal)
+    total, tenants = Tally(), dict[str, Tally]()
+    tail = log.tail(after=0, kinds=(Run.KIND, Usage.KIND), tenant_id=tenant)
+    async with aclosing(tail):  # type: ignore[type-var]  # an async generator
+        async for batch in tail:
+            for record in batch.records:
+                for call in traffic.feed(record):
+                    if call.time_ms >= since:
+                        judged = what_if.judge(call)
+                        total.add(judged)
+                        tenants.setdefault(call.tenant_id, Tally()).add(judged)
+            if batch.caught_up:
+                break
+    return total, tenants
+
+
+def _show(found: dict[str, Any]) -> None:
+    names = ("decisions", "changed", "would_block", "would_redact", "cost_delta_usd")
+    rows = [(row["tenant_id"], *(row[name] for name in names)) for row in found["tenants"]]
+    rows.append(("all", *(found[name] for name in names)))
+    show_table(("tenant", *(name.replace("_", " ") for name in names)), rows)
+    shown = list(_changes(found["changes"][:SHOWN]))
+    if shown:
+        typer.echo()
+        show_table(("tenant", "run or request", "was", "would", "model", "cost", "why"), shown)
+    if found["changed"] > len(shown):
+        typer.echo(f"{found['changed'] - len(shown)} more; --json has the first thousand")
+
+
+def _changes(changes: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
+    for change in changes:
+        moved = change["model_was"] != change["model_would"]
+        model = f"{change['model_was']} -> {change['model_would']}" if moved else ""
+        yield (
+            change["tenant_id"],
+            change["run_id"] or change["request_id"],
+            change["was"],
+            change["would"],
+            model,
+            f"{change['cost_delta_usd']:+.6f}",
+            ", ".join(change["reasons"]),
+        )

@@ -1,0 +1,213 @@
+"""What a proposal would have done to recorded calls. Nothing is changed by asking."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from agentos.domain.admission.budgets import MICRO_USD, REQUESTS, TOKENS
+from agentos.domain.admission.windows import window_start
+from agentos.domain.errors import AgentOSError
+from agentos.domain.models.plan import Target, Who
+from agentos.domain.policy.compiled import CompiledPolicy
+from agentos.domain.policy.facts import Direction, Facts
+from agentos.domain.policy.verdict import Verdict
+from agentos.domain.replay.proposal import Proposal
+from agentos.domain.replay.traffic import Call
+
+KEPT: Final = 1000
+DIRECTIONS: Final[tuple[Direction, ...]] = ("input", "tool_output", "output")
+NOT_KNOWN: Final = "not_known"
+RANK: Final = {"allowed": 0, "redacted": 1, "blocked": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What would have become of one call. Costs are in millionths of a dollar."""
+
+    call: Call
+    would: str
+    reasons: tuple[str, ...]
+    target: str
+    cost_delta_micro: int
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the call would have gone otherwise: decision, model or cost."""
+        was = f"{self.call.backend}/{self.call.model}"
+        return self.would != _was(self.call) or self.target != was or self.cost_delta_micro != 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as one of the changes."""
+        call = self.call
+        return {
+            "tenant_id": call.tenant_id,
+            "time_ms": call.time_ms,
+            "run_id": call.run_id,
+            "request_id": call.request_id,
+            "was": _was(call),
+            "would": self.would,
+            "reasons": list(self.reasons),
+            "model_was": f"{call.backend}/{call.model}",
+            "model_would": self.target,
+            "cost_delta_usd": self.cost_delta_micro / 1_000_000,
+        }
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one tenant, or of all; `changes` holds the first thousand.
+
+    `not_known` are direct calls in which nobody had looked for anything.
+    """
+
+    decisions: int = 0
+    changed: int = 0
+    would_block: int = 0
+    would_redact: int = 0
+    cost_delta_micro: int = 0
+    not_known: int = 0
+    changes: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, judged: Judged) -> None:
+        """Count one call."""
+        self.decisions += 1
+        self.would_block += judged.would == "blocked"
+        self.would_redact += judged.would == "redacted"
+        self.cost_delta_micro += judged.cost_delta_micro
+        self.not_known += judged.reasons == (NOT_KNOWN,)
+        if judged.is_changed:
+            self.changed += 1
+            if len(self.changes) < KEPT:
+                self.changes.append(judged.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return {
+            "decisions": self.decisions,
+            "changed": self.changed,
+            "would_block": self.would_block,
+            "would_redact": self.would_redact,
+            "cost_delta_usd": self.cost_delta_micro / 1_000_000,
+            "not_known": self.not_known,
+            "changes": self.changes,
+        }
+
+
+class WhatIf:
+    """Judges calls in the order of the log: budgets fill up as they would have."""
+
+    def __init__(self, proposal: Proposal) -> None:
+        self._proposal = proposal
+        self._used: dict[tuple[str, str, str], tuple[int, int]] = {}
+
+    def judge(self, call: Call) -> Judged:
+        """Return what would have become of a call."""
+        target, refused = self._routed(call)
+        cost = self._cost(call, target)
+        would, reasons = self._decided(call, target)
+        if refused is not None:
+            would, reasons = "blocked", (f"route:{refused}",)
+        if would != "blocked" and (full := self._spend(call, cost)) is not None:
+            would, reasons = "blocked", (f"quota:{full}",)
+        after = 0 if would == "blocked" else cost
+        name = f"{call.backend}/{call.model}" if target is None else target.model_id
+        return Judged(call, would, reasons, name, after - call.cost_micro)
+
+    def _routed(self, call: Call) -> tuple[Target | None, str | None]:
+        """Return the model that the call would have gone to first, or why to none."""
+        table = self._proposal.table
+        if table is None:
+            return None, None
+        who = Who(call.tenant_id, call.principal_id or "", call.agent_id, call.run_id)
+        try:
+            operation = "embed" if call.operation == "embed" else "chat"
+            plan = table.plan(call.model_ref, operation, who, _everything)  # type: ignore[arg-type]
+        except AgentOSError as exc:
+            return None, exc.code
+        return plan.targets[0], None
+
+    def _cost(self, call: Call, target: Target | None) -> int:
+        """Return what the same tokens would have cost."""
+        if target is None:
+            return call.cost_micro
+        return target.micro_usd(call.input_tokens, call.output_tokens)
+
+    def _decided(self, call: Call, target: Target | None) -> tuple[str, tuple[str, ...]]:
+        policy = self._proposal.policy
+        if policy is None or call.status == "refused":
+            return _was(call), ()
+        if call.run_id is None and call.findings is None:
+            return _was(call), (NOT_KNOWN,)
+        verdicts = list(_verdicts(policy, call, target))
+        worst = max(verdicts, key=lambda verdict: RANK[verdict.decision], default=None)
+        return (worst.decision, worst.reasons) if worst else ("allowed", ())
+
+    def _spend(self, call: Call, cost: int) -> str | None:
+        """Count a call in the windows that it fell into; the window that had no room for it."""
+        if call.status == "refused":
+            return None
+        amounts = {
+            REQUESTS: 1,
+            TOKENS: call.input_tokens + call.output_tokens,
+            MICRO_USD: cost,
+        }
+        found: dict[tuple[str, str, str], tuple[int, int]] = {}
+        for budget in self._proposal.budgets:
+            key = (call.tenant_id, budget.span, budget.unit)
+            start = window_start(budget.span, call.time_ms)
+            before = self._used.get(key, (start, 0))
+            used = (before[1] if before[0] == start else 0) + amounts[budget.unit]
+            if used > budget.limit:
+                return f"{budget.unit} a {budget.span}"
+            found[key] = (start, used)
+        self._used.update(found)
+        return None
+
+
+def _was(call: Call) -> str:
+    return "blocked" if call.status in ("refused", "blocked") else call.decision
+
+
+def _everything(asked: str, target: Target) -> bool:
+    """What a tenant may use stays as it is: it is not what is asked here."""
+    return True
+
+
+def _verdicts(policy: CompiledPolicy, call: Call, target: Target | None) -> Iterator[Verdict]:
+    if call.run_id is None:
+        found = call.findings or {}
+        for direction in (*DIRECTIONS, "tool_input"):
+            if direction in found or direction in ("input", "output"):
+                facts = _facts(call, direction, target)
+                yield policy.judge(found.get(direction, {}), facts)
+        return
+    for direction in DIRECTIONS:
+        texts = call.texts.get(direction, ())
+        if texts or direction != "tool_output":
+            fields = [("text", text) for text in texts]
+            verdict = policy.check(fields, _facts(call, direction, target))
+            yield verdict
+            if verdict.is_blocked:
+                return
+    for tool, texts in call.tools:
+        yield policy.check([("text", t) for t in texts], _facts(call, "tool_input", target, tool))
+
+
+def _facts(
+    call: Call, direction: Direction, target: Target | None, tool: str | None = None
+) -> Facts:
+    tier = call.model_ref.removeprefix("tier:") if call.model_ref.startswith("tier:") else None
+    return Facts(
+        direction=direction,
+        model=f"{call.backend}/{call.model}" if target is None else target.model_id,
+        tier=tier if target is None else target.tier or tier,
+        backend=call.backend if target is None else target.backend,
+        tool=tool,
+        data_classification=call.context.get("data_classification"),
+        region=call.context.get("region"),
+        purpose=call.context.get("purpose"),
+        now_ms=call.time_ms,
+        agent_id=call.agent_id,
+        principal_id=call.principal_id,
+        labels=call.labels,
+    )

@@ -1,0 +1,54 @@
+"""The handler of a fork: a new run that begins with another's recorded past."""
+
+from typing import Any
+
+from agentos.domain.aggregate import read_events
+from agentos.domain.auth import AuthContext
+from agentos.domain.errors import ForbiddenError, NotFoundError
+from agentos.domain.run.events import ForkedFrom, RunCreated
+from agentos.domain.run.forking import past_before, renewed
+from agentos.domain.run.run import Run, run_ref
+from agentos.handlers.commands import ForkRun
+from agentos.handlers.parts import Parts
+from agentos.handlers.runs import Beginning, begin_run
+
+
+async def fork_run(parts: Parts, auth: AuthContext, command: ForkRun) -> dict[str, Any]:
+    """Start a run that has done the first steps of another, and goes on by itself.
+
+    It is the caller's run, of the same version of the agent, admitted as any other; the past is
+    in its first commit. Returns `{run, position, existing}`. Raises `NotFoundError`,
+    `InvalidStateTransitionError` for a step that the run never had or whose past has no end,
+    `PayloadTooLargeError` for a past over the size of a commit, and what `create_run` raises.
+    """
+    if "runs:read" not in auth.scopes:
+        raise ForbiddenError("the scope runs:read is missing", required_scope="runs:read")
+    tenant = await parts.directory.active_tenant(auth.tenant_id)
+    ref = run_ref(auth.tenant_id, command.run_id)
+    records = await parts.log.read(ref)
+    source = Run(ref).fold(records)
+    if source.status is None:
+        raise NotFoundError("no such run")
+    await parts.directory.runnable(auth.tenant_id, source.agent_id)
+    events = [event for record in records for event in read_events(record, Run.PAYLOADS)]
+    beginning = Beginning(
+        agent_id=source.agent_id,
+        created=_created(auth, command, source.created),
+        past=renewed(past_before(events, command.from_step), parts.new_id),
+    )
+    at = parts.moment(auth.principal, command.traceparent, command.command_id or "")
+    return await begin_run(parts, auth, tenant, beginning, at)
+
+
+def _created(auth: AuthContext, command: ForkRun, source: RunCreated) -> RunCreated:
+    return source.model_copy(
+        update={
+            "principal": auth.principal,
+            "policy_context": auth.policy_context,
+            "scopes": sorted(auth.scopes),
+            "idempotency_key": command.idempotency_key,
+            "correlation_id": command.correlation_id,
+            "origin_stack_id": auth.stack_id,
+            "fork": ForkedFrom(run_id=command.run_id, from_step=command.from_step),
+        }
+    )

@@ -1,0 +1,1 @@
+"""Capsules as files: written, signed, verified and read."""
