@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from agentos.domain.policy.conditions import Test, test_of
@@ -103,6 +104,15 @@ class CompiledPolicy:
                 hidden: list[Match] = [m for m in matches if m.kind in plan.redacted]
                 redactions += redactions_of(hidden, field, plan.search.rank)
         return plan.verdict(dict(findings), redactions)
+
+    def findings(self, text: str) -> Counter[str]:
+        """Return how often each kind that any rule looks for is in a text."""
+        return Counter(match.kind for match in self._wanted.find(text))
+
+    @cached_property
+    def _wanted(self) -> Search:
+        kinds = {kind for rule in self._rules for kind in rule.kinds or ()}
+        return Search([r for r in self._search.recognisers if r.kind in kinds])
 
     def judge(self, findings: Mapping[str, int], facts: Facts) -> Verdict:
         """Return the verdict on a content of which only what was found in it is known."""

@@ -1,6 +1,6 @@
 """What a proposal would have done to recorded calls. Nothing is changed by asking."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,9 +12,10 @@ from agentos.domain.policy.compiled import CompiledPolicy
 from agentos.domain.policy.facts import Direction, Facts
 from agentos.domain.policy.verdict import Verdict
 from agentos.domain.replay.proposal import Proposal
-from agentos.domain.replay.traffic import Call
+from agentos.domain.replay.traffic import Call, Texts
 
 KEPT: Final = 1000
+REMEMBERED: Final = 4096
 DIRECTIONS: Final[tuple[Direction, ...]] = ("input", "tool_output", "output")
 NOT_KNOWN: Final = "not_known"
 RANK: Final = {"allowed": 0, "redacted": 1, "blocked": 2}
@@ -99,6 +100,7 @@ class WhatIf:
     def __init__(self, proposal: Proposal) -> None:
         self._proposal = proposal
         self._used: dict[tuple[str, str, str], tuple[int, int]] = {}
+        self._looked: dict[str, Mapping[str, int]] = {}
 
     def judge(self, call: Call) -> Judged:
         """Return what would have become of a call."""
@@ -138,9 +140,40 @@ class WhatIf:
             return _was(call), ()
         if call.run_id is None and call.findings is None:
             return _was(call), (NOT_KNOWN,)
-        verdicts = list(_verdicts(policy, call, target))
+        verdicts = list(self._verdicts(policy, call, target))
         worst = max(verdicts, key=lambda verdict: RANK[verdict.decision], default=None)
         return (worst.decision, worst.reasons) if worst else ("allowed", ())
+
+    def _verdicts(
+        self, policy: CompiledPolicy, call: Call, target: Target | None
+    ) -> Iterator[Verdict]:
+        known = call.findings if call.run_id is None else None
+        for direction in DIRECTIONS:
+            texts = call.texts.get(direction, ())
+            found = self._found(policy, texts) if known is None else known.get(direction, {})
+            if found or texts or direction != "tool_output":
+                verdict = policy.judge(found, _facts(call, direction, target))
+                yield verdict
+                if verdict.is_blocked:
+                    return
+        for tool, texts in call.tools:
+            facts = _facts(call, "tool_input", target, tool)
+            yield policy.judge(self._found(policy, texts), facts)
+        if known is not None and (found := known.get("tool_input", {})):
+            yield policy.judge(found, _facts(call, "tool_input", target))
+
+    def _found(self, policy: CompiledPolicy, texts: Texts) -> Mapping[str, int]:
+        """Return what is in some texts. A run says the same ones again in each of its calls."""
+        total: dict[str, int] = {}
+        for text in texts:
+            found = self._looked.get(text)
+            if found is None:
+                if len(self._looked) >= REMEMBERED:
+                    self._looked.clear()
+                found = self._looked[text] = policy.findings(text)
+            for kind, count in found.items():
+                total[kind] = total.get(kind, 0) + count
+        return total
 
     def _spend(self, call: Call, cost: int) -> str | None:
         """Count a call in the windows that it fell into; the window that had no room for it."""
@@ -171,26 +204,6 @@ def _was(call: Call) -> str:
 def _everything(asked: str, target: Target) -> bool:
     """What a tenant may use stays as it is: it is not what is asked here."""
     return True
-
-
-def _verdicts(policy: CompiledPolicy, call: Call, target: Target | None) -> Iterator[Verdict]:
-    if call.run_id is None:
-        found = call.findings or {}
-        for direction in (*DIRECTIONS, "tool_input"):
-            if direction in found or direction in ("input", "output"):
-                facts = _facts(call, direction, target)
-                yield policy.judge(found.get(direction, {}), facts)
-        return
-    for direction in DIRECTIONS:
-        texts = call.texts.get(direction, ())
-        if texts or direction != "tool_output":
-            fields = [("text", text) for text in texts]
-            verdict = policy.check(fields, _facts(call, direction, target))
-            yield verdict
-            if verdict.is_blocked:
-                return
-    for tool, texts in call.tools:
-        yield policy.check([("text", t) for t in texts], _facts(call, "tool_input", target, tool))
 
 
 def _facts(

@@ -25,6 +25,7 @@ from tests.bench.rows.growth import growth
 from tests.bench.rows.idle import idle
 from tests.bench.rows.models import models
 from tests.bench.rows.rebuild import rebuild
+from tests.bench.rows.replay import replay
 from tests.bench.rows.resume import resume
 from tests.bench.rows.runs import runs
 from tests.bench.rows.streams import streams
@@ -37,6 +38,7 @@ ROWS: dict[str, Row] = {
     "models": models,
     "streams": streams,
     "rebuild": rebuild,
+    "replay": replay,
     "resume": resume,
     "idle": idle,
     "growth": growth,
