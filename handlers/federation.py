@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from agentos.domain.aggregate import Moment
+from agentos.domain.aggregate import Aggregate, Moment
 from agentos.domain.auth import SYSTEM_PRINCIPAL, AuthContext
 from agentos.domain.envelope import NO_TRACE, Event
 from agentos.domain.errors import (
@@ -39,6 +39,7 @@ from agentos.handlers.commands import (
 from agentos.handlers.deciding import decide_once
 from agentos.handlers.parts import Parts
 
+A = TypeVar("A", bound=Aggregate)
 GENERATIONS: Final = 1000
 RACES: Final = 20
 
@@ -56,19 +57,20 @@ async def request_forward(
     key = command.request.idempotency_key
     if key is None:
         forward_id = parts.new_id("fwd")
-        return await _request(parts, auth, command, forward_id, forward_id, at)
+        fresh = Forward(forward_ref(auth.tenant_id, forward_id))
+        return await _request(parts, auth, command, fresh, forward_id, at)
     principal = auth.principal.principal_id
     for generation in range(GENERATIONS):
         forward_id = keyed_forward_id(auth.tenant_id, principal, command.agent_id, key, generation)
         known = await _forward(parts, auth.tenant_id, forward_id)
         age = at.now_ms - known.requested_at
         if known.status is None or age < parts.idempotency_ttl_ms:
-            return await _request(parts, auth, command, forward_id, key, at)
+            return await _request(parts, auth, command, known, key, at)
     raise ConflictError("the idempotency key was used too often")
 
 
 async def _request(
-    parts: Parts, auth: AuthContext, command: RequestForward, forward_id: str, key: str, at: Moment
+    parts: Parts, auth: AuthContext, command: RequestForward, known: Forward, key: str, at: Moment
 ) -> dict[str, Any]:
     wanted = ForwardRequested(
         stack_id=command.stack_id,
@@ -82,10 +84,9 @@ async def _request(
         attempt=1,
         correlation_id=command.correlation_id,
     )
-    ref = forward_ref(auth.tenant_id, forward_id)
-    decided = await decide_once(parts, Forward, ref, at, lambda f, now: f.request(wanted, now))
+    forward, is_new = await _decide_from(parts, known, at, lambda f, now: f.request(wanted, now))
     parts.crash_point("federation.after_requested")
-    return {"forward": decided.aggregate.view(), "existing": not decided.events}
+    return {"forward": forward.view(), "existing": not is_new}
 
 
 async def accept_forward(parts: Parts, auth: AuthContext, command: AcceptForward) -> dict[str, Any]:
@@ -94,11 +95,13 @@ async def accept_forward(parts: Parts, auth: AuthContext, command: AcceptForward
     The two appends go side by side; whoever resumes forwards writes what is missing of them.
     Raises `ConflictError` when the run is another forward's: then neither is written.
     """
-    forward = await _forward(parts, auth.tenant_id, command.forward_id)
+    ref = remote_ref(auth.tenant_id, command.remote_run_id)
+    forward, last = await asyncio.gather(
+        _forward(parts, auth.tenant_id, command.forward_id), parts.log.last(ref)
+    )
     if forward.status is None:
         raise NotFoundError("no such forward")
     at = parts.moment(forward.requested.principal, command.traceparent)
-    remote = remote_ref(auth.tenant_id, command.remote_run_id)
     linked = RunLinked(
         stack_id=forward.requested.stack_id,
         forward_id=command.forward_id,
@@ -110,22 +113,17 @@ async def accept_forward(parts: Parts, auth: AuthContext, command: AcceptForward
         labels=forward.requested.run_request["context"].get("labels"),
         correlation_id=forward.requested.correlation_id,
     )
-    if await parts.log.last(remote) is not None:
-        (await parts.directory.reload(RemoteRun, remote)).link(linked, at)
-    decided, _ = await asyncio.gather(
-        decide_once(
-            parts,
-            Forward,
-            forward.ref,
-            at,
-            lambda found, now: found.accept(
-                command.remote_run_id, command.remote_events_url, command.status, now
-            ),
-        ),
-        decide_once(parts, RemoteRun, remote, at, lambda found, now: found.link(linked, now)),
+    remote = RemoteRun(ref)
+    if last is not None:
+        remote = await parts.directory.reload(RemoteRun, ref)
+        remote.link(linked, at)
+    run_id, url, status = command.remote_run_id, command.remote_events_url, command.status
+    (accepted, _), _ = await asyncio.gather(
+        _decide_from(parts, forward, at, lambda f, now: f.accept(run_id, url, status, now)),
+        _decide_from(parts, remote, at, lambda found, now: found.link(linked, now)),
     )
     parts.crash_point("federation.after_accepted")
-    return {"forward": decided.aggregate.view()}
+    return {"forward": accepted.view()}
 
 
 async def fail_forward(parts: Parts, auth: AuthContext, command: FailForward) -> dict[str, Any]:
@@ -246,6 +244,28 @@ async def _decide_on_peer(
     at = parts.moment(auth.principal, traceparent)
     decided = await decide_once(parts, Peer, peer_ref(stack_id), at, decide)
     return {"stack_id": stack_id, "state": decided.aggregate.state}
+
+
+async def _decide_from(
+    parts: Parts, known: A, at: Moment, decision: Callable[[A, Moment], list[Event]]
+) -> tuple[A, bool]:
+    """Decide on an aggregate that was just read, or is new; it is read again after a lost race.
+
+    Returns the aggregate behind the decision, and whether anything was written.
+    """
+    events = decision(known, at)
+    if not events:
+        return known, False
+    try:
+        commit = make_commit(known.ref, events, parts.new_id)
+        position = await parts.log.append(commit, expected=known.position)
+    except AppendConflictError:
+        decided = await decide_once(parts, type(known), known.ref, at, decision)
+        return decided.aggregate, bool(decided.events)
+    for event in events:
+        known.evolve(event)
+    known.position = position
+    return known, True
 
 
 async def _forward(parts: Parts, tenant_id: str, forward_id: str) -> Forward:

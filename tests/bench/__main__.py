@@ -21,6 +21,7 @@ from tests.bench.machine import (
 from tests.bench.plan import CREATED_BYTES, Plan, Row
 from tests.bench.rows.accept import accept
 from tests.bench.rows.admission import admission
+from tests.bench.rows.federation import federation
 from tests.bench.rows.growth import growth
 from tests.bench.rows.idle import idle
 from tests.bench.rows.models import models
@@ -36,6 +37,7 @@ ROWS: dict[str, Row] = {
     "admission": admission,
     "runs": runs,
     "models": models,
+    "federation": federation,
     "streams": streams,
     "rebuild": rebuild,
     "replay": replay,

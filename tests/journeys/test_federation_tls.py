@@ -24,7 +24,7 @@ def nodes() -> Iterator[tuple[RealNode, RealNode]]:
         made = a.command("peers", "certs", "--out", "certs", *STACKS, "--json")
         assert made.returncode == 0, made.stderr
         settings = json.loads(made.stdout)["nodes"]
-        for node, other, own, peer in ((a, b, *STACKS), (b, a, *reversed(STACKS))):
+        for node, other, own, peer in ((a, b, "stk_a", "stk_b"), (b, a, "stk_b", "stk_a")):
             file = node.directory / "peers.json"
             file.write_text(json.dumps({"peers": [entry(peer, other)]}))
             node.settings = {
@@ -79,6 +79,7 @@ async def test_a_forward_over_mtls_and_the_commands(nodes: tuple[RealNode, RealN
         }
     }
     tls = own_context(Settings.load({n: v for n, v in a.settings.items() if "_FED_" in n}))
+    assert tls is not None
     headers = {"Authorization": f"Bearer {a.token('tnt_demo')}"}
     async with aiohttp.ClientSession(headers=headers) as http:
         url = status["endpoints"]["federation"] + "/v1/federation/runs:forward"
