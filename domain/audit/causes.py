@@ -50,6 +50,11 @@ def _of_status(payload: Inner) -> Outcome:
     return "allowed" if payload["status"] in ("ok", "completed", "canceled") else "error"
 
 
+def _forked(payload: Inner) -> Meta:
+    fork = payload.get("fork")
+    return {"forked_from": fork["run_id"], "from_step": fork["from_step"]} if fork else {}
+
+
 def _of_tool(payload: Inner) -> Outcome:
     refused = (payload.get("error") or {}).get("code") in ("forbidden", "policy_blocked")
     return "denied" if refused else _of_status(payload)
@@ -100,7 +105,7 @@ TOOL: Final = ("tool_call_id", "tool_id", "status", "duration_ms")
 APPROVAL: Final = ("tool_call_id", "approval_id")
 
 AUDITED: Final[Mapping[str, Audited]] = {
-    "agentos.run.created": Audited("runs.create", ("agent_version",)),
+    "agentos.run.created": Audited("runs.create", ("agent_version",), more=_forked),
     "agentos.run.cancel_requested": Audited("runs.cancel", by_member=True),
     "agentos.run.completed": Audited("runs.end", ("status",), more=_steps, ends_run=True),
     "agentos.run.failed": Audited(

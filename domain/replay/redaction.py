@@ -55,6 +55,7 @@ OURS: Final = frozenset(
     {
         "the run's time is up",
         "the run used all its steps",
+        "the run has used its cost budget",
         "the tool is not allowed in this run",
     }
 )
@@ -98,7 +99,11 @@ def _replace(place: Any, path: Path, redact: Redact) -> bool:
 
 def _is_ours(error: Any) -> bool:
     details: Any = error.get("details") if isinstance(error, dict) else None
-    return isinstance(details, dict) and details.keys() <= {"tool_id"} and error["message"] in OURS
+    return (
+        isinstance(details, dict)
+        and details.keys() <= {"tool_id", "limit"}
+        and error["message"] in OURS
+    )
 
 
 def _redacted(value: Any, redact: Redact) -> Any:

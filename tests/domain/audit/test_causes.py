@@ -65,3 +65,9 @@ def _texts(value: Any, under: str = "") -> list[str]:
     if isinstance(value, list | tuple):
         return [t for v in value for t in _texts(v, under)]
     return [value] if under and isinstance(value, str) and len(value) > 4 else []
+
+
+def test_the_record_of_a_fork_names_the_run_that_it_was_forked_from() -> None:
+    made, inner = entry(GOLDEN / "agentos.run.created~fork.json")
+    fork = inner["payload"]["fork"]
+    assert (made.meta["forked_from"], made.meta["from_step"]) == (fork["run_id"], 3)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from agentos.domain.agent.agent import Definition, Limits
 from agentos.domain.errors import NotFoundError
 from agentos.domain.log import Recorded, void_commit
+from agentos.domain.replay.redaction import redact_line
 from agentos.domain.replay.replay import OLD_TOOLS, Replay
 from tests.domain.given import Ids, recorded
 from tests.domain.replay.given import assert_replays, lines_of, replayed, with_line
@@ -246,3 +247,18 @@ def test_a_closed_place_has_no_events() -> None:
     void: Recorded = recorded(void_commit(made.run.ref, Ids()), 1)
     found = replayed([void], DEFINITION)
     assert (found.events, found.equal) == (0, True)
+
+
+def test_a_run_over_its_cost_budget_replays_and_so_does_its_redacted_form() -> None:
+    thrifty = DEFINITION.model_copy(update={"limits": Limits(cost_budget_usd=0.25)})
+    made = Recorder(definition=thrifty).start().model("", ["tool.echo"]).tools(["fine"])
+    assert made.run.error is not None
+    assert made.run.error.code == "budget"
+    assert_replays(made.records, thrifty)
+    hidden = [redact_line(line, lambda text: text.replace("e", "")) for line in made_lines(made)]
+    assert hidden[-1] == made_lines(made)[-1]
+
+
+def made_lines(made: Recorder) -> list[bytes]:
+    """Return the lines of a recorder's run."""
+    return lines_of(made.records)
