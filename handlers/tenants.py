@@ -6,6 +6,7 @@ from typing import Any, Final
 import structlog
 from pydantic import ValidationError
 
+from agentos.domain.admission.budgets import token_policy
 from agentos.domain.aggregate import Moment
 from agentos.domain.audit.chain import NODE_TENANT
 from agentos.domain.auth import AuthContext
@@ -47,6 +48,7 @@ async def create_tenant(parts: Parts, auth: AuthContext, command: CreateTenant) 
         raise ConflictError("the tenant id is the node's own")
 
     def decision(tenant: Tenant, at: Moment) -> list[Event]:
+        token_policy(command.profile.policy)
         return tenant.create(command.profile, at)
 
     return await _decide(parts, auth, command, decision)
@@ -65,6 +67,8 @@ async def update_tenant(parts: Parts, auth: AuthContext, command: UpdateTenant) 
         profile = _changed(tenant.profile, command)
         if not is_platform_admin(auth):
             _require_own_to_set(tenant, profile)
+        if profile.policy != tenant.profile.policy:
+            token_policy(profile.policy)  # a budget that nobody can read would stop every call
         return tenant.update(profile, at)
 
     policy_id = command.changes.get("default_policy_id")

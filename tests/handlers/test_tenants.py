@@ -161,6 +161,24 @@ def test_a_quota_that_is_no_quota_changes_nothing(quotas: Any) -> None:
     check()
 
 
+@pytest.mark.parametrize(
+    "budget", [{"max_tokens_per_hour": -1}, {"max_tokens_per_day": "many"}, [1], 7]
+)
+def test_a_policy_budget_that_is_none_changes_nothing(budget: Any) -> None:
+    @virtual_time
+    async def check() -> None:
+        async with a_node() as node:
+            parts = await made(node)
+            with pytest.raises(InvalidRequestError) as caught:
+                await send(parts, "tenant.update", changes={"policy": {"token_budget": budget}})
+            assert caught.value.details["errors"][0]["loc"][:2] == ["policy", "token_budget"]
+            assert await log_of(node) == ["created"]
+            good = {"token_budget": {"max_tokens_per_hour": 5}}
+            await send(parts, "tenant.update", changes={"policy": good})
+
+    check()
+
+
 @virtual_time
 async def test_two_changes_at_once_are_both_kept() -> None:
     async with a_node(UnevenLog(2)) as node:

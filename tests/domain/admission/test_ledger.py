@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentos.domain.admission.budgets import Budget
-from agentos.domain.admission.ledger import Ask, End, Ledger, ledger_ref
+from agentos.domain.admission.ledger import Ask, End, Granted, Ledger, Part, ledger_ref
 from agentos.domain.admission.windows import window_start
 from agentos.domain.errors import QuotaExceededError
 from agentos.domain.log import Recorded, make_commit
@@ -23,12 +23,24 @@ class Book:
         self.ledger = Ledger(ledger_ref("tnt_a", "models"))
         self.records: list[Recorded] = []
 
+    def lease(self, hold_id: str, need: int, block: int, *parts: Part) -> int:
+        """Ask for a block and write; returns what is held, 0 when it is refused."""
+        ask = Ask(hold_id, {"tokens": need}, {"tokens": block})
+        decision = self.ledger.decide([ask], (), BUDGET, moment(START), parts)
+        self._write(decision)
+        hold = decision.holds.get(hold_id)
+        return hold.amounts["tokens"] if hold else 0
+
     def decide(
         self, *asks: tuple[str, int], ends: tuple[End, ...] = (), at: int = START
     ) -> dict[str, QuotaExceededError]:
         """Decide and write; returns what was refused."""
         wanted = [Ask(hold_id, {"tokens": amount}) for hold_id, amount in asks]
         decision = self.ledger.decide(wanted, ends, BUDGET, moment(at))
+        self._write(decision)
+        return decision.refused  # type: ignore[return-value]  # a ledger refuses no other way
+
+    def _write(self, decision: Granted) -> None:
         if decision.events:
             commit = make_commit(
                 self.ledger.ref, decision.events, self.new_id, base=self.ledger.base
@@ -37,7 +49,6 @@ class Book:
             fields = {name: getattr(commit, name) for name in commit.__dataclass_fields__}
             self.records.append(Recorded(**fields, position=position))
             self.ledger.written(decision.events, position)
-        return decision.refused  # type: ignore[return-value]  # a ledger refuses no other way
 
     def used(self, at: int = START) -> int:
         """Return what the ledger counts in the minute of `at`."""
@@ -136,4 +147,31 @@ def test_a_fold_may_begin_at_the_balance() -> None:
     assert base > 0
     again = Ledger(book.ledger.ref)
     again.catch_up(book.records[base - 1 :])
+    assert again == book.ledger
+
+
+def test_a_block_is_granted_up_to_an_eighth_of_what_remains_else_the_need() -> None:
+    book = Book()
+    assert book.lease("a", 2, 13) == 2  # an eighth of 100 is less
+    assert book.lease("b", 2, 12) == 12  # of 98
+    assert book.lease("c", 86, 86) == 86
+    assert book.lease("d", 1, 1) == 0
+    assert book.used() == 100
+    assert book.ledger.has_blocks
+
+
+def test_parts_of_a_block_come_back_once_and_never_more_than_it_holds() -> None:
+    book = Book()
+    book.lease("a", 2, 12)
+    book.lease("b", 1, 1, Part("a", {"tokens": 10}))
+    assert book.used() == 3
+    assert book.lease("b", 1, 1, Part("a", {"tokens": 10})) == 1  # told again: known
+    assert book.used() == 3
+    book.lease("c", 1, 12, Part("b", {"tokens": 1}), Part("none", {"tokens": 1}))
+    book.lease("d", 1, 1, Part("c", {"tokens": 99}))
+    assert book.ledger.holds["c"].amounts == {"tokens": 0}
+    assert 0 <= book.used() <= 100
+    book.decide(ends=(End("a", {"tokens": 2}), End("c", {})))
+    again = Ledger(book.ledger.ref)
+    again.catch_up(book.records)
     assert again == book.ledger

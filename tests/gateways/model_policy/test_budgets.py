@@ -226,6 +226,22 @@ async def test_a_block_is_not_handed_out_in_a_later_window() -> None:
 
 
 @virtual_time
+async def test_a_busy_block_ends_with_its_window_too() -> None:
+    async with a_world() as world:
+        tenant = await world.tenant({"max_requests_per_minute": 1000})
+        await asyncio.sleep(0.5)  # so that it does not look after idle blocks at that moment
+        budgets = await world.budgets()
+        now = world.node.clock.now_ms()
+        await asyncio.sleep((60_000 - now % 60_000) / 1000 - 0.01)
+        (await budgets.reserve(tenant, EACH)).settle(USED)
+        await asyncio.sleep(0.02)
+        (await budgets.reserve(tenant, EACH)).settle(USED)
+        assert world.asked.count("quota.reserve") == 2
+        await settle(5)
+        assert await world.used("requests", "minute") == 1
+
+
+@virtual_time
 async def test_a_call_that_never_began_counts_nothing_and_a_blocked_one_a_request() -> None:
     async with a_world() as world:
         tenant = await world.tenant({**daily(100_000), "max_requests_per_minute": 1000})
