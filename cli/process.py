@@ -26,7 +26,9 @@ _NEXT = {
     "LogVanishedError": "restore the stream in NATS from a backup; to begin anew with no data: "
     "agentos up --data-dir PATH",
     "LogMismatchError": "use another NATS account, or correct the stream",
+    "ModelsFileError": "correct the file, then: agentos config check",
 }
+_FAILED = {"ModelsFileError": "models"}
 
 
 def main(arguments: list[str]) -> int:
@@ -48,10 +50,9 @@ def prepare(settings: Settings, steps: list[str]) -> int:
 
     A report is one JSON object a line; `{"failed", "message", "next"}` ends it with code 1.
     """
+    from agentos.handlers.app import publish_models, seed  # noqa: PLC0415 - heavy
     from agentos.infra.jetstream.streams import provision  # noqa: PLC0415 - heavy
 
-    if "seed" in steps:
-        from agentos.handlers.app import seed  # noqa: PLC0415 - heavy
     sys.stdin.readline()
 
     async def work() -> None:
@@ -59,6 +60,7 @@ def prepare(settings: Settings, steps: list[str]) -> int:
         url = settings.runtime().nats_url
         await provision(url, durability=settings.durability, expect_log=known)
         _report(step="provision", detail="found" if known else "made")
+        _report(step="catalog", catalog=await publish_models(settings))
         if "seed" in steps:
             _report(step="seed", seeded=await seed(settings))
 
@@ -66,7 +68,8 @@ def prepare(settings: Settings, steps: list[str]) -> int:
         asyncio.run(work())
     except Exception as exc:
         message = str(exc) or type(exc).__name__
-        _report(failed="log", message=message, next=_NEXT.get(type(exc).__name__, _LOGS))
+        name = type(exc).__name__
+        _report(failed=_FAILED.get(name, "log"), message=message, next=_NEXT.get(name, _LOGS))
         raise
     return 0
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,6 +63,7 @@ from agentos.infra.jetstream.key_usage import JetStreamKeyUsage
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.signals import NatsSignals
 from agentos.infra.models.build import make_backend
+from agentos.infra.models.keys import key_of
 from agentos.infra.oidc import OidcKeys
 from agentos.projections.queries import Pool, make_pool
 from agentos.projections.remote_runs.queries import copies_by_peer
@@ -362,7 +362,7 @@ async def serve(settings: "Settings") -> None:
 def _backend(settings: "Settings", entry: BackendEntry) -> ModelBackend:
     """Return the backend of an entry, with its key: from its file, or the node's settings."""
     try:
-        return make_backend(entry, _key_of(settings, entry))
+        return make_backend(entry, key_of(settings, entry))
     except (OSError, ValueError) as exc:
         # Neither the key nor what the file held is in the message.
         raise DependencyUnavailableError(
@@ -370,13 +370,6 @@ def _backend(settings: "Settings", entry: BackendEntry) -> ModelBackend:
             "api_key_file (agentos config check)",
             dependency=entry.name,
         ) from None
-
-
-def _key_of(settings: "Settings", entry: BackendEntry) -> str | None:
-    if entry.api_key_file is not None:
-        return Path(entry.api_key_file).read_text().strip()
-    is_of_settings = entry.kind == "openai" and entry.base_url == settings.openai_base_url
-    return settings.openai_api_key or None if is_of_settings else None
 
 
 async def run_doors(
@@ -406,6 +399,7 @@ async def run_doors(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await gateway.models.aclose()
 
 
 def _allow_many_connections() -> None:

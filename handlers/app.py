@@ -152,6 +152,19 @@ async def seed(settings: Settings) -> dict[str, Any]:
         await client.close()
 
 
+async def publish_models(settings: Settings) -> int:
+    """Publish what the settings and their models file say of models; the catalog's version."""
+    from agentos.handlers.catalog import publish_at_start  # noqa: PLC0415 - only `up` needs it
+    from agentos.infra.models.catalog_file import node_catalog  # noqa: PLC0415 - as above
+
+    document, source = node_catalog(settings)
+    client = await connect(settings.runtime().nats_url, "catalog")
+    try:
+        return await publish_at_start(make_parts(settings, client), document, source)
+    finally:
+        await client.close()
+
+
 async def first_admin(
     settings: Settings, tenant_id: str, admin_id: str, *, again: bool, begin: Callable[[], None]
 ) -> dict[str, Any]:

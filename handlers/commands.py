@@ -141,6 +141,13 @@ class RecordUsage(Command):
     calls: tuple[EndedCall, ...] = Field(min_length=1, max_length=256)
 
 
+class PublishCatalog(Command):
+    """Let the node's models, prices and routes be these; the document is checked by its rules."""
+
+    document: dict[str, Any]
+    expected_version: int | None = Field(default=None, ge=0)
+
+
 class OfTenant(Command):
     """What an administrator does to a tenant, its own or another: `auth` stays the caller's."""
 

@@ -7,6 +7,7 @@ from agentos.domain.auth import AuthContext
 from agentos.handlers import (
     agents,
     audit,
+    catalog,
     federation,
     forks,
     keys,
@@ -35,6 +36,7 @@ from agentos.handlers.commands import (
     IssueKey,
     NoteDenials,
     NotePeer,
+    PublishCatalog,
     PublishPolicy,
     RecordUsage,
     RegisterAgent,
@@ -60,6 +62,7 @@ ROUTES: Final[dict[str, tuple[type[Command], Handler]]] = {
     "agent.deprecate": (DeprecateAgent, agents.deprecate_agent),
     "quota.reserve": (ReserveQuota, quotas.reserve_quota),
     "quota.settle": (SettleQuota, quotas.settle_quota),
+    "catalog.publish": (PublishCatalog, catalog.publish_catalog),
     "tenant.create": (CreateTenant, tenants.create_tenant),
     "tenant.update": (UpdateTenant, tenants.update_tenant),
     "tenant.enable": (EnableTenant, tenants.enable_tenant),

@@ -113,6 +113,9 @@ class Settings:
         "power: fsync before the answer; process: survives the death of any process",
         choices="power process",
     )
+    models_file: Path | None = _variable(
+        "path", "", "models, prices and routes of this node (JSON); empty: out of the box"
+    )
     openai_base_url: str = _variable("text", "", "an OpenAI-compatible server for models")
     openai_api_key: str = _variable("text", "", "key for that server", hide="all")
     openai_models: tuple[str, ...] = _variable("list", "", "models it has; empty: any")

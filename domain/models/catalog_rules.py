@@ -1,7 +1,7 @@
 """What must hold of a catalog as a whole; each breach names its place in the document."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ from agentos.domain.models.defaults import BUILTIN_MODELS, completed
 
 Loc = tuple[str | int, ...]
 Problem = tuple[Loc, str]
+Complete = Callable[[Catalog], Catalog]
 SECRET_WORDS: Final = ("authorization", "key", "token", "secret", "cookie", "password")
 IN_PROCESS: Final = frozenset({"builtin", "local"})
 MAX_PROBLEMS: Final = 100
@@ -43,8 +44,10 @@ def place(loc: Loc) -> str:
     return text.removeprefix(".") or "the document"
 
 
-def parse_catalog(raw: Any) -> Catalog:
+def parse_catalog(raw: Any, complete: Complete = completed) -> Catalog:
     """Return the catalog of a JSON value from outside, completed by what is out of the box.
+
+    `complete` does that, and may add more behind what is written.
 
     Raises `CatalogError` with every problem: a field that is not known, a value that does not
     fit, a name that leads nowhere, a route or target that could never be taken.
@@ -53,7 +56,7 @@ def parse_catalog(raw: Any) -> Catalog:
         written = Catalog.model_validate(raw, extra="forbid")
     except ValidationError as invalid:
         raise CatalogError(_misfits(invalid)) from invalid
-    catalog = completed(written)
+    catalog = complete(written)
     if found := list(problems(catalog)):
         raise CatalogError(found)
     return catalog
@@ -75,7 +78,11 @@ def problems(catalog: Catalog) -> Iterator[Problem]:
 
 
 def _misfits(invalid: ValidationError) -> Iterator[Problem]:
-    for error in invalid.errors(include_url=False, include_context=False, include_input=False):
+    found = invalid.errors(include_url=False, include_context=False, include_input=False)
+    above = {error["loc"][:length] for error in found for length in range(len(error["loc"]))}
+    for error in found:
+        if error["loc"] in above:  # a list that lacks only what is wrong in it
+            continue
         known = error["type"] != "extra_forbidden"
         yield error["loc"], error["msg"] if known else "is no field of the catalog"
 

@@ -79,7 +79,12 @@ def with_openai(
         api_key_file=api_key_file,
         any_model=not models,
     )
-    entries = (ModelEntry(model_id=f"{OPENAI}/{name}", capabilities=OPERATIONS) for name in models)
+    known = {entry.model_id for entry in catalog.models}
+    entries = (
+        ModelEntry(model_id=f"{OPENAI}/{name}", capabilities=OPERATIONS)
+        for name in dict.fromkeys(models)
+        if f"{OPENAI}/{name}" not in known
+    )
     return catalog.model_copy(
         update={
             "backends": (*catalog.backends, backend),

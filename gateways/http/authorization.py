@@ -50,6 +50,11 @@ SCOPES: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/v1/federation/events:ingest"): "federation:peer|events:read",
     # A tenant's own admin, and for any tenant and all it may not do itself a platform's:
     # domain/tenant/access.py says which; here and again in the handlers.
+    ("GET", "/v1/models"): "models:list",
+    ("GET", "/v1/models/{model_id}"): "models:list",
+    ("GET", "/v1/admin/models"): "platform:admin",
+    ("PUT", "/v1/admin/models"): "platform:admin",
+    ("GET", "/v1/admin/models/versions"): "platform:admin",
     ("GET", "/v1/admin/tenants"): "tenants:admin",
     ("POST", "/v1/admin/tenants"): "tenants:admin",
     ("GET", "/v1/admin/tenants/{tenant_id}"): "tenants:admin",
@@ -73,8 +78,11 @@ SCOPES: Final[Mapping[tuple[str, str], str]] = {
 
 
 def required_scope(method: str, route: str) -> str:
-    """Return the scope of a route; `KeyError` for one that the table does not have."""
-    return SCOPES[method, route]
+    """Return the scope of a route; `KeyError` for one that the table does not have.
+
+    A parameter that takes slashes too (`{id:path}`) stands there as any other.
+    """
+    return SCOPES[method, route.replace(":path}", "}")]
 
 
 def require(auth: AuthContext, scope: str) -> None:

@@ -6,6 +6,7 @@ from agentos.gateways.http.health import Vitals, add_health
 from agentos.gateways.http.routing import Gate, guarded_app
 from agentos.gateways.model_policy.canonical import add_canonical
 from agentos.gateways.model_policy.checking import add_checks
+from agentos.gateways.model_policy.listing_routes import add_listing_routes
 from agentos.gateways.model_policy.openai.routes import add_openai_routes
 from agentos.gateways.model_policy.parts import Parts
 
@@ -21,5 +22,6 @@ def create_app(
     add_openai_routes(app)
     add_canonical(app)
     add_checks(app)
+    add_listing_routes(app)
     add_health(app, vitals)
     return app

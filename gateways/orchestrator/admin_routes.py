@@ -3,8 +3,9 @@
 from typing import Final
 
 from agentos.gateways.http.routing import Described, Endpoint
-from agentos.gateways.orchestrator import admin
+from agentos.gateways.orchestrator import admin, catalog
 from agentos.gateways.orchestrator import admin_schemas as s
+from agentos.gateways.orchestrator import catalog_schemas as c
 from agentos.gateways.orchestrator import queries as q
 
 TENANTS: Final = "/v1/admin/tenants"
@@ -16,6 +17,8 @@ WRITE: Final = (400, 401, 403, 404, 409, 413, 500, 503, 504)
 TENANT: Final = {200: s.TenantAnswer}
 KNOWN: Final = (admin.TENANT_ID, q.IDEMPOTENCY_KEY)
 KNOWN_KEY: Final = (admin.TENANT_ID, admin.KEY_ID, q.IDEMPOTENCY_KEY)
+MODELS: Final = "/v1/admin/models"
+CATALOG: Final = {200: c.CatalogAnswer}
 PAGED: Final = (q.LIMIT, q.CURSOR)
 Table = tuple[tuple[str, str, Endpoint, Described], ...]
 
@@ -119,5 +122,31 @@ ADMIN: Final[Table] = (
         KEY,
         admin.revoke_key,
         Described("Revoke a key", {200: s.KeyAnswer}, KNOWN_KEY, errors=WRITE),
+    ),
+    (
+        "GET",
+        MODELS,
+        catalog.get_catalog,
+        Described("Get the catalog of models", CATALOG, (catalog.VERSION,), errors=READ),
+    ),
+    (
+        "PUT",
+        MODELS,
+        catalog.put_catalog,
+        Described(
+            "Publish a catalog of models",
+            CATALOG,
+            (q.IDEMPOTENCY_KEY,),
+            c.CatalogPut,
+            errors=WRITE,
+        ),
+    ),
+    (
+        "GET",
+        f"{MODELS}/versions",
+        catalog.list_catalog_versions,
+        Described(
+            "List the catalog's versions", {200: c.CatalogVersionsAnswer}, errors=(401, 403, 503)
+        ),
     ),
 )

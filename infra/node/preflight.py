@@ -24,6 +24,7 @@ def preflight(settings: Settings) -> Iterator[Check]:
     yield "disk", lambda: disk(settings)
     yield "binaries", lambda: binaries(settings)
     yield "peers", lambda: peers(settings)
+    yield "models", lambda: models(settings)
     yield "ports", lambda: ports(settings)
 
 
@@ -91,6 +92,20 @@ def peers(settings: Settings) -> str:
     open_ones = [entry.stack_id for entry in entries if not entry.is_keyed]
     unsecured = f", unsecured: {', '.join(open_ones)}" if open_ones else ""
     return f"{local.stack_id}, {len(entries)} peers{unsecured}"
+
+
+def models(settings: Settings) -> str:
+    """Check that the models file can be used."""
+    if settings.models_file is None:
+        return "out of the box"
+    # Loaded here only: the supervisor is small without it.
+    from agentos.infra.models.catalog_file import ModelsFileError, node_catalog  # noqa: PLC0415
+
+    try:
+        catalog, _ = node_catalog(settings)
+    except ModelsFileError as exc:
+        raise NodeError("models", str(exc), "correct the file, then: agentos config check") from exc
+    return f"{len(catalog.backends)} backends, {len(catalog.models)} models"
 
 
 def ports(settings: Settings, own: frozenset[int] = frozenset()) -> str:

@@ -137,12 +137,15 @@ class Startup:
         return str(report["detail"])
 
     async def _seeds(self, reports: AsyncIterator[dict[str, Any]]) -> str:
+        version = 0
         async for report in reports:
-            self._seeded = report.get("seeded", {})
+            self._seeded = report.get("seeded", self._seeded)
+            version = report.get("catalog", version)
         agents = len(self._seeded.get("sample_agent_ids", []))
         tools = len(self._seeded.get("sample_tool_ids", []))
         tenant = self._seeded.get("default_tenant_id")
-        return f"tenant {tenant}, {agents} agents, {tools} tools" if tenant else "nothing in prod"
+        seeded = f"tenant {tenant}, {agents} agents, {tools} tools" if tenant else "nothing in prod"
+        return f"{seeded}; models in version {version}" if version else seeded
 
     async def _wire(self) -> None:
         await _together(

@@ -28,7 +28,7 @@ def all_routes() -> list[tuple[int, str, str]]:
     for at, name in enumerate(DOORS):
         for route in documented_doors()[name].routes:
             assert isinstance(route, APIRoute), f"{route} passes the gate by"
-            found += [(at, method, route.path) for method in sorted(route.methods or ())]
+            found += [(at, method, route.path_format) for method in sorted(route.methods or ())]
     return found
 
 
@@ -42,6 +42,7 @@ IDS: Final = {
     "key_id": KEY_ID,
     "stack_id": "stk_b",
     "policy_id": "pol_a",
+    "model_id": "no/such",
 }
 
 
