@@ -12,10 +12,17 @@ import structlog
 from agentos.domain.audit.chain import NODE_TENANT, AuditChain, Entry, chain_ref
 from agentos.domain.auth import SYSTEM_PRINCIPAL, AuthContext, Principal
 from agentos.domain.envelope import NO_TRACE
-from agentos.domain.errors import AgentOSError, AppendConflictError, TimedOutError
+from agentos.domain.errors import (
+    AgentOSError,
+    AppendConflictError,
+    NotFoundError,
+    TimedOutError,
+)
 from agentos.domain.ids import is_named_id
 from agentos.domain.log import make_commit
-from agentos.handlers.commands import NoteDenials
+from agentos.domain.tenant.access import require_platform
+from agentos.domain.tenant.tenant import Tenant, tenant_ref
+from agentos.handlers.commands import NoteDenials, NoteQuery
 from agentos.handlers.parts import Parts
 
 RACES: Final = 50
@@ -67,4 +74,28 @@ async def note_denials(parts: Parts, auth: AuthContext, command: NoteDenials) ->
             meta={"source": denial.source},
         )
         parts.denials.note(denial.tenant_id or "" if known else NODE_TENANT, entry, denial.count)
+    return {}
+
+
+async def note_query(parts: Parts, auth: AuthContext, command: NoteQuery) -> dict[str, Any]:
+    """Record a read of another tenant's audit in that tenant's chain; durable when answered.
+
+    Raises `ForbiddenError` for who may not, `NotFoundError` for a tenant that never was.
+    """
+    require_platform(auth, "read another tenant's audit")
+    if command.tenant_id != NODE_TENANT:
+        tenant = await parts.directory.reload(Tenant, tenant_ref(command.tenant_id))
+        if tenant.status is None:
+            raise NotFoundError("no such tenant")
+    entry = Entry(
+        principal=auth.principal,
+        action="audit.query",
+        resource=command.tenant_id,
+        outcome="allowed",
+        cause=command.request_id,
+        correlation_id=command.correlation_id or "",
+        request_id=command.request_id,
+        meta={"by_tenant": auth.tenant_id, "filters": ",".join(command.filters)},
+    )
+    await record(parts, command.tenant_id, [entry])
     return {}

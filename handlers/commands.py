@@ -95,6 +95,14 @@ Amounts = dict[str, Annotated[int, Field(ge=0, le=10**15)]]
 HoldId = Annotated[str, Field(pattern=FREE_ID_PATTERN)]
 
 
+class NoteQuery(Command):
+    """Record that a platform admin reads another tenant's audit, before it is shown."""
+
+    tenant_id: TenantId
+    request_id: str = Field(min_length=1, max_length=256)
+    filters: tuple[Annotated[str, Field(max_length=32)], ...] = Field(default=(), max_length=16)
+
+
 class HoldAsked(BaseModel):
     """What one call may use at most, and the block that a gateway would rather lease."""
 

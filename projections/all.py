@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from agentos.projections.agents.projector import AgentsProjector
+from agentos.projections.audit_records.projector import AuditRecordsProjector
 from agentos.projections.model_calls.projector import ModelCallsProjector
 from agentos.projections.projector import Projector
 from agentos.projections.remote_runs.projector import RemoteRunsProjector
@@ -15,6 +16,7 @@ PROJECTIONS: Final[dict[str, Callable[[], Projector]]] = {
     "runs": RunsProjector,
     "run_steps": RunStepsProjector,
     "agents": AgentsProjector,
+    "audit_records": AuditRecordsProjector,
     "remote_runs": RemoteRunsProjector,
     "usage_by_window": UsageByWindowProjector,
     "model_calls": ModelCallsProjector,

@@ -11,6 +11,11 @@ from agentos.gateways.http.keys import KeyUsage
 from agentos.gateways.http.sse import Streams
 from agentos.gateways.http.tail import SharedTail
 from agentos.projections.agents.queries import AgentPage, list_agents
+from agentos.projections.audit_records.queries import (
+    AuditFilters,
+    AuditPage,
+    list_audit_records,
+)
 from agentos.projections.model_calls.queries import get_model_call
 from agentos.projections.queries import Pool, fetch
 from agentos.projections.remote_runs.queries import list_remote_runs, merged
@@ -63,6 +68,12 @@ class ReadModels(Protocol):
         """Return what became of one model call."""
         ...
 
+    async def list_audit_records(
+        self, tenant_id: str, filters: AuditFilters, limit: int, cursor: str | None
+    ) -> AuditPage:
+        """Return a page of a tenant's audit records, newest first."""
+        ...
+
     async def ping(self) -> None:
         """Return if the read side answers."""
         ...
@@ -101,6 +112,12 @@ class PostgresReadModels:
     async def get_model_call(self, tenant_id: str, request_id: str) -> dict[str, Any] | None:
         """Return what became of one model call."""
         return await get_model_call(self._pool, tenant_id, request_id)
+
+    async def list_audit_records(
+        self, tenant_id: str, filters: AuditFilters, limit: int, cursor: str | None
+    ) -> AuditPage:
+        """Return a page of a tenant's audit records, newest first."""
+        return await list_audit_records(self._pool, tenant_id, filters, limit, cursor)
 
     async def ping(self) -> None:
         """Return if PostgreSQL answers."""

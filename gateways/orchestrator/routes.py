@@ -6,7 +6,7 @@ from typing import Final
 from fastapi import FastAPI
 
 from agentos.gateways.http.routing import Described, Endpoint, add
-from agentos.gateways.orchestrator import agents, run_events, runs, tenant_events, usage
+from agentos.gateways.orchestrator import agents, audit, run_events, runs, tenant_events, usage
 from agentos.gateways.orchestrator import queries as q
 from agentos.gateways.orchestrator import schemas as s
 from agentos.gateways.orchestrator.admin_routes import ADMIN
@@ -14,6 +14,7 @@ from agentos.gateways.orchestrator.policy_routes import POLICIES
 
 Table = tuple[tuple[str, str, Endpoint, Described], ...]
 LIST: Final = (400, 401, 403, 503)
+AUDITED: Final = (400, 401, 403, 404, 500, 503, 504)
 READ: Final = (400, 401, 403, 404, 503)
 STREAM: Final = (400, 401, 403, 404, 410, 503)
 WRITE: Final = (400, 401, 403, 404, 409, 413, 429, 500, 503, 504)
@@ -33,6 +34,7 @@ def add_routes(app: FastAPI) -> None:
         ("usage", USAGE),
         ("admin", ADMIN),
         ("policies", POLICIES),
+        ("audit", AUDIT),
     )
     for tag, table in tables:
         for method, path, endpoint, about in table:
@@ -53,6 +55,14 @@ FOR_PEERS: Final = frozenset(
         ("GET", "/v1/runs/{run_id}/events"),
         ("POST", "/v1/runs/{run_id}:cancel"),
     }
+)
+AUDIT: Final[Table] = (
+    (
+        "GET",
+        "/v1/audit",
+        audit.list_audit_records,
+        Described("List audit records", {200: s.AuditAnswer}, audit.PARAMETERS, errors=AUDITED),
+    ),
 )
 AGENTS: Final[Table] = (
     (

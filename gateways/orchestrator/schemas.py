@@ -135,6 +135,36 @@ class RunsAnswer(Shape):
     correlation_id: str
 
 
+class AuditRecordShape(Shape):
+    """One audit record; `hash` covers all else in it, `prev_hash` is the record's before."""
+
+    audit_id: str
+    sequence: int
+    time: str = Field(json_schema_extra={"format": "date-time"})
+    tenant_id: str
+    principal: dict[str, Any]
+    action: str
+    resource: str
+    outcome: Literal["allowed", "denied", "error"]
+    reason: str | None = None
+    cause: str
+    correlation_id: str
+    request_id: str
+    run_id: str | None = None
+    policy_context: dict[str, Any] | None = None
+    meta: dict[str, Any]
+    prev_hash: str
+    hash: str
+
+
+class AuditAnswer(Shape):
+    """A page of audit records, newest first."""
+
+    records: list[AuditRecordShape]
+    next_cursor: str | None = None
+    correlation_id: str
+
+
 class AgentMemory(Shape):
     """Which memory an agent uses."""
 

@@ -40,6 +40,7 @@ from agentos.infra.memory.log import MemoryLog
 from agentos.infra.memory.signals import MemorySignals
 from agentos.infra.models.build import make_backend
 from agentos.projections.agents.queries import AgentPage
+from agentos.projections.audit_records.queries import AuditFilters, AuditPage
 from agentos.projections.runs.queries import RunFilters, RunPage
 from agentos.projections.runs.row import RunRow
 from agentos.projections.usage_by_window.queries import UsageFilters, UsagePage, UsageRow
@@ -115,6 +116,14 @@ class MemoryReads:
         """Return the call that a test put in."""
         await self.ping()
         return self.model_calls.get((tenant_id, request_id))
+
+    async def list_audit_records(
+        self, tenant_id: str, filters: AuditFilters, limit: int, cursor: str | None
+    ) -> AuditPage:
+        """Remember what was asked; return one record of the tenant."""
+        await self.ping()
+        self.asked.append((tenant_id, filters, limit, cursor))
+        return AuditPage([{"tenant_id": tenant_id}], "more")
 
     async def ping(self) -> None:
         """Raise if it is down."""
