@@ -87,6 +87,9 @@ class Governed(Generic[R]):
         gates, caller, request = self.gates, self.caller, self.request
         ref = tenant_ref(caller.auth.tenant_id)
         tenant = gates.known.peek(Tenant, ref) or await gates.known.get(Tenant, ref)
+        if not tenant.position:  # never refused from what may be stale
+            tenant = await gates.known.reload(Tenant, ref)
+            tenant.require_known()
         self.bound_output(tenant)
         who = Who(
             caller.auth.tenant_id,

@@ -48,7 +48,7 @@ class OfferedTool(_Part):
 class ModelInput(_Part):
     """The input of a chat call (`messages`) or of an embedding call (`texts`)."""
 
-    messages: tuple[Message, ...] | None = Field(default=None, min_length=1, max_length=10_000)
+    messages: tuple[Message, ...] | None = Field(default=None, min_length=1, max_length=1_000)
     tools: tuple[OfferedTool, ...] = Field(default=(), max_length=256)
     tool_choice: str | None = Field(default=None, min_length=1, max_length=256)
     texts: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=2048)

@@ -24,7 +24,7 @@ from agentos.infra.jetstream.connection import connect
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.queue import JetStreamQueue
 from agentos.infra.jetstream.signals import NatsSignals
-from agentos.infra.models.router import build_models
+from agentos.infra.models.gateway_client import GatewayModels
 from agentos.infra.settings import Settings
 from agentos.infra.tools.build import build_tools
 from agentos.infra.tools.jetstream_kv import JetStreamKeyValue
@@ -64,10 +64,9 @@ async def serve(settings: Settings) -> None:
     client = await connect(settings.runtime().nats_url, "executor")
     event_log, clock, new_id = JetStreamLog(client), SystemClock(), SystemIds()
     signals = NatsSignals(client)
-    models = build_models(
-        openai_base_url=settings.openai_base_url or None,
-        openai_api_key=settings.openai_api_key or None,
-        openai_models=settings.openai_models,
+    models = GatewayModels(
+        settings.model_gateway_url or settings.endpoints["model_policy"],
+        settings.runtime().jwt_secret,
     )
     tools = build_tools(
         kv=await JetStreamKeyValue.open(client.jetstream()),

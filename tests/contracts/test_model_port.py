@@ -10,8 +10,10 @@ import pytest
 
 from agentos.domain.errors import ForbiddenError, InvalidRequestError, TimedOutError
 from agentos.domain.ports import ModelPort
-from agentos.infra.models.router import build_models
-from tests.infra.models.openai_server import echo, hang, openai_server
+from agentos.infra.models.gateway_client import GatewayModels
+from tests.gateways.conftest import SECRET
+from tests.gateways.model_policy.world import a_door, a_world
+from tests.infra.models.openai_server import Reply, echo, hang, openai_server
 from tests.infra.models.requests import caller, request
 
 MODELS = ["builtin/echo", "builtin/scripted", "builtin/sleep", "openai/fake"]
@@ -33,16 +35,23 @@ def model_ref(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def models(stack: AsyncExitStack) -> ModelPort:
-    server = await stack.enter_async_context(openai_server(echo))
-    models = build_models(openai_base_url=server.base_url, openai_api_key="sk-1")
-    stack.push_async_callback(models.aclose)
-    return models
+    return await _through_the_gateway(stack, echo)
 
 
 @pytest.fixture
 async def busy_models(stack: AsyncExitStack) -> ModelPort:
-    server = await stack.enter_async_context(openai_server(hang))
-    models = build_models(openai_base_url=server.base_url)
+    return await _through_the_gateway(stack, hang)
+
+
+async def _through_the_gateway(stack: AsyncExitStack, reply: Reply) -> ModelPort:
+    """Return the port as an executor has it: a client of a model door."""
+    server = await stack.enter_async_context(openai_server(reply))
+    world = await stack.enter_async_context(a_world())
+    backend = {"name": "openai", "kind": "openai", "base_url": server.base_url, "any_model": True}
+    await world.catalog(backends=[backend], models=[], routes=[])
+    services = await stack.enter_async_context(world.services())
+    door = await stack.enter_async_context(a_door(services))
+    models = GatewayModels(door.url, SECRET)
     stack.push_async_callback(models.aclose)
     return models
 
@@ -106,6 +115,9 @@ async def test_cancellation_stops_the_call(busy_models: ModelPort, model_ref: st
 async def test_many_calls_at_once_do_not_mix(models: ModelPort, model_ref: str) -> None:
     texts = [f"text {n}" for n in range(50)]
     answers = await asyncio.gather(
-        *(models.invoke(caller(f"tnt_{n}"), request(model_ref, t)) for n, t in enumerate(texts))
+        *(
+            models.invoke(caller(), request(model_ref, text, request_id=f"request {number}"))
+            for number, text in enumerate(texts)
+        )
     )
     assert [answer.content for answer in answers] == texts

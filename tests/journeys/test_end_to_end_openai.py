@@ -183,7 +183,7 @@ async def test_cancel_closes_the_connection_at_once(server: OpenAIServer, client
     async with asyncio.timeout(10):
         async for name, data in client.frames(f"/v1/runs/{run_id}/events?deltas=true"):
             if name == "agentos.delta":
-                assert data["text"] == "begin"
+                assert data["text"] == "begin "
                 break
     began = time.monotonic()
     code, answer = await client.cancel(run_id)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from agentos.domain.errors import (
     ProviderError,
     QuotaExceededError,
     RateLimitedError,
+    TenantUnknownError,
 )
 from tests.gateways.model_policy.world import World, a_world, caller, chat, embed, openai_catalog
 from tests.infra.models.openai_server import (
@@ -37,6 +39,14 @@ NO_SECRETS = {
 
 async def last_usage(world: World) -> Any:
     return (await world.usage())[-1]
+
+
+async def test_a_tenant_that_is_not_there_is_refused() -> None:
+    async with a_world() as world, world.services() as services:
+        nobody = caller()
+        other = replace(nobody, auth=nobody.auth.model_copy(update={"tenant_id": "tnt_none"}))
+        with pytest.raises(TenantUnknownError):
+            await services.pipeline.chat(other, chat("hi"))
 
 
 async def test_a_call_is_answered_and_recorded() -> None:

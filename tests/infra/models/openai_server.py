@@ -176,7 +176,7 @@ def status(code: int, body: Any = None, **headers: str) -> Reply:
 
 async def hang(request: web.Request) -> web.StreamResponse:
     """Begin a stream and never go on."""
-    return await pieces([sse(chunk({"content": "begin"}))], SSE, then="stalled")(request)
+    return await pieces([sse(chunk({"content": "begin "}))], SSE, then="stalled")(request)
 
 
 def _calls(asked: Sequence[tuple[str, str]]) -> Reply:
