@@ -6,7 +6,7 @@ from typing import Final
 
 from agentos.domain.policy.recogniser import END, Recogniser, Span, whole
 
-DATE: Final = re.compile(r"[0-9]{1,2}([./-])[0-9]{1,2}\1[0-9]{2,4}")
+DATE: Final = re.compile(r"[0-9]{1,2}([./-])[0-9]{1,2}\1(?:(?:19|20)[0-9]{2}|[0-9]{2} )")
 PHONE_ALONE: Final = r"(?<![\w.,+-].)"
 DIGITS: Final = re.compile(r"[0-9]")
 
@@ -33,6 +33,11 @@ def _national(found: re.Match[str]) -> Span | None:
     return found.span()
 
 
+def _american(found: re.Match[str]) -> Span:
+    start = found.start() + (found[0].startswith("(") and ")" not in found[0])
+    return start, found.end()
+
+
 def _ip(found: re.Match[str]) -> Span | None:
     text = found[0]
     if len(text) < 4:
@@ -52,6 +57,7 @@ EMAIL: Final = Recogniser(
     ),
     whole,
     ("@",),
+    reach=64,
 )
 PHONES: Final = (
     Recogniser(
@@ -77,6 +83,7 @@ PHONES: Final = (
             rf"(?:1{PHONE_ALONE}[ .-]\(?[2-9]|\({PHONE_ALONE}[2-9]|[2-9]{PHONE_ALONE})"
             r"[0-9]{2}\)?[ .-]?[2-9][0-9]{2}[ .-][0-9]{4}(?![\w-])"
         ),
+        _american,
         is_number=True,
     ),
 )
@@ -87,12 +94,13 @@ IP_ADDRESSES: Final = (
         re.compile(r"[0-9](?<![\w.].)[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?:\.[0-9])?" + END),
         _ip,
         (".",),
-        is_number=False,
+        reach=3,
     ),
     Recogniser(
         "ip_address",
         re.compile(r"[0-9A-Fa-f:](?<![\w:.].)[0-9A-Fa-f]{0,3}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])"),
         _ip,
         (":",),
+        reach=4,
     ),
 )

@@ -80,12 +80,14 @@ def _ends_within(node: Node) -> list[str]:
     if kind is TEXT:
         return [_literal(value[:at]) + END for at in range(1, len(value))]
     if kind is c.SUBPATTERN:
-        return [_open(list(value[3]))]
+        return [_flagged(value[1], _open(list(value[3])))]
     if kind is c.BRANCH:
         return [_open(list(branch)) for branch in value[1]]
     if kind in (c.MAX_REPEAT, c.MIN_REPEAT):
         _, high, inner = value
         parts = list(inner)
+        if high == 0:
+            return []
         if len(parts) == 1 and _is_single(parts[0]):
             return [f"{_print(parts[0])}{{1,{high}}}{END}"]
         before = f"(?:{_print_all(parts)}){{0,{high - 1}}}"
@@ -128,13 +130,17 @@ def _print(node: Node) -> str:
     if kind is c.AT:
         return PLACES[value]
     if kind is c.SUBPATTERN:
-        return f"(?:{_print_all(value[3])})"
+        return _flagged(value[1], _print_all(value[3]))
     if kind is c.BRANCH:
         return _join([_print_all(branch) for branch in value[1]])
     if kind in (c.MAX_REPEAT, c.MIN_REPEAT):
         low, high, inner = value
         return f"(?:{_print_all(inner)}){{{low},{high}}}"
     return _print_look(kind, value)
+
+
+def _flagged(added: int, inner: str) -> str:
+    return f"(?i:{inner})" if added & re.IGNORECASE else f"(?:{inner})"
 
 
 def _print_look(kind: Any, value: Any) -> str:

@@ -1,13 +1,16 @@
 """One kind of thing that is found in texts: where it may be, and whether it really is one."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 Span = tuple[int, int]
 Accept = Callable[[re.Match[str]], Span | None]
-NUMBERS: Final = re.compile(r"[0-9](?:[ .()/+-]{0,2}[0-9]){5}")
+LEAD: Final = 4  # what may stand before the first digits of a number
+TRAIL: Final = 24  # and, with what is looked at behind it, after the last ones
+NUMBERS: Final = re.compile(r"[0-9](?:[ .()/+-]{0,2}[0-9]){5,}")
 # An id stands alone: behind its first character these look at what is before that character.
 ALONE: Final = r"(?<!\w.)(?<![0-9][.,-].)"
 END: Final = r"(?!\w)"
@@ -36,21 +39,25 @@ class Recogniser:
     (`open_tail`). `accept` returns the part of a match that is redacted, which ends where the
     search goes on; `None` lets the search go on one character behind the match's beginning. It
     may look at the match alone, so that what is found never depends on what comes later.
-    `needs` are texts of which a match has at least one (in lower case where the pattern takes
-    any); `is_number` that it has six digits near each other: both only save time.
+    The rest only saves time. `needs` are texts of which a match has at least one: as it is,
+    up to `reach` characters behind the match's beginning, or anywhere in lower case, where
+    `any_case`. `is_number` says instead that it has six digits near each other, and little
+    before them.
     """
 
     kind: str
     pattern: re.Pattern[str]
     accept: Accept = whole
     needs: tuple[str, ...] = ()
+    reach: int = 0
+    any_case: bool = False
     is_number: bool = False
 
-    def find(self, text: str, start: int) -> Iterator[Match]:
-        """Return what is found from `start` on, in order, never overlapping."""
+    def find(self, text: str, start: int, end: int = sys.maxsize) -> Iterator[Match]:
+        """Return what is found from `start` to `end`, in order, never overlapping."""
         search = self.pattern.search
         at = start
-        while (found := search(text, at)) is not None:
+        while (found := search(text, at, end)) is not None:
             span = self.accept(found)
             if span is None:
                 at = found.start() + 1

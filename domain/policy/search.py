@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from agentos.domain.policy.open_tail import open_tail
-from agentos.domain.policy.recogniser import NUMBERS, Match, Recogniser
+from agentos.domain.policy.recogniser import LEAD, NUMBERS, TRAIL, Match, Recogniser
 
 
 class Search:
@@ -17,34 +17,36 @@ class Search:
         self.rank = {kind: at for at, kind in enumerate(kinds)}
         # Most texts hold nothing, and every text of every call comes by here: what a look at
         # the text can rule out is sorted by that look, and no regular expression runs for it.
-        numbers = [r for r in self.recognisers if r.is_number]
+        self._numbers = [r for r in self.recognisers if r.is_number]
         others = [r for r in self.recognisers if not r.is_number]
-        self._numbers = [(r, r.needs or ("",)) for r in numbers]
         self._always = [r for r in others if not r.needs]
-        self._plain = [(r, r.needs) for r in others if r.needs and not _is_folded(r)]
-        self._folded = [(r, r.needs) for r in others if r.needs and _is_folded(r)]
+        self._plain = [r for r in others if r.needs and not r.any_case]
+        self._folded = [r for r in others if r.needs and r.any_case]
 
     def find(self, text: str, start: int = 0) -> list[Match]:
         """Return all that is found from `start` on; those of different kinds may overlap."""
         found: list[Match] = []
         for recogniser in self._always:
             found += recogniser.find(text, start)
-        for recogniser, needs in self._plain:
-            for need in needs:
-                if need in text:
-                    found += recogniser.find(text, start)
-                    break
+        for recogniser in self._plain:
+            first = len(text)
+            for need in recogniser.needs:
+                at = text.find(need)
+                if 0 <= at < first:
+                    first = at
+            if first < len(text):
+                found += recogniser.find(text, max(start, first - recogniser.reach))
         if self._folded:
             lower = text.lower()
-            for recogniser, needs in self._folded:
-                for need in needs:
+            for recogniser in self._folded:
+                for need in recogniser.needs:
                     if need in lower:
                         found += recogniser.find(text, start)
                         break
-        if self._numbers and NUMBERS.search(text) is not None:
-            for recogniser, needs in self._numbers:
-                if any(need in text for need in needs):
-                    found += recogniser.find(text, start)
+        if self._numbers and (spans := [number.span() for number in NUMBERS.finditer(text)]):
+            first, last = max(start, spans[0][0] - LEAD), spans[-1][1] + TRAIL
+            for recogniser in self._numbers:
+                found += recogniser.find(text, first, last)
         return found
 
     def open_from(self, text: str, start: int) -> int:
@@ -62,7 +64,3 @@ class Search:
     def _open(self) -> re.Pattern[str]:
         tails = dict.fromkeys(open_tail(recogniser.pattern) for recogniser in self.recognisers)
         return re.compile("|".join(tails))
-
-
-def _is_folded(recogniser: Recogniser) -> bool:
-    return bool(recogniser.pattern.flags & re.IGNORECASE)

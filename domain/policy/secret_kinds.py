@@ -8,9 +8,11 @@ from agentos.domain.policy.recogniser import Recogniser, Span, whole
 BASE64_RUN: Final = re.compile(r"[A-Za-z0-9+/=]{16,}")
 ALONE: Final = r"(?<![A-Za-z0-9])"
 END: Final = r"(?![A-Za-z0-9])"
+# Any case, but for the first letter: the search is quick where it knows what to look for.
 CALLED: Final = (
-    r"pass(?:word|wd|phrase)|pwd|secret|token|credential|"
-    r"(?:api|access|secret|private|account|client|signing|encryption)[_ -]?(?:key|secret|token)"
+    r"[PpSsTtCcAaEe](?<![A-Za-z0-9].)(?i:(?<=p)ass(?:word|wd|phrase)|(?<=p)wd|(?<=s)ecret|"
+    r"(?<=t)oken|(?<=c)redential|(?:(?<=a)pi|(?<=a)ccess|(?<=s)ecret|(?<=p)rivate|(?<=a)ccount|"
+    r"(?<=c)lient|(?<=s)igning|(?<=e)ncryption)[_ -]?(?:key|secret|token))"
 )
 CALLED_SHORT: Final = ("pass", "pwd", "secret", "token", "credential", "key")
 
@@ -56,7 +58,7 @@ PEM: Final = (
     rf"{{0,16384}}(?P<end>-----END {PEM_NAME})?"
 )
 NAMED_VALUE: Final = (
-    rf"(?i){ALONE}(?:{CALLED})s?[\"'`]?[ \t]{{0,3}}(?:[:=]|=>|:=)[ \t]{{0,3}}"
+    rf"{CALLED}[sS]?[\"'`]?[ \t]{{0,3}}(?:[:=]|=>|:=)[ \t]{{0,3}}"
     r"(?P<quote>[\"'`]?)(?P<value>[^\s\"'`,;<>{}()\[\]\\]{8,256})"
 )
 
@@ -72,7 +74,11 @@ API_KEYS: Final = (
     _token("google_api_key", r"AIza[\w-]{35}", "AIza"),
     _token("slack_token", r"xox[abeprs]-[A-Za-z0-9-]{10,256}", "xox"),
     _token("slack_token", r"xapp-[A-Za-z0-9-]{10,256}", "xapp-"),
-    _token("stripe_key", r"[rs]k_(?:live|test)_[A-Za-z0-9]{16,256}", "k_live_", "k_test_"),
+    _token(
+        "stripe_key",
+        r"(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,256}",
+        *("sk_live_", "sk_test_", "rk_live_", "rk_test_"),
+    ),
     _token("huggingface_token", r"hf_[A-Za-z0-9]{30,64}", "hf_"),
     _token("npm_token", r"npm_[A-Za-z0-9]{36}", "npm_"),
     _token("aos_key", r"aos_[0-9A-HJKMNP-TV-Z]{26}_[\w-]{43}", "aos_"),
@@ -85,6 +91,9 @@ OTHER_SECRETS: Final = (
         re.compile(rf"(?i){ALONE}bearer {{1,2}}(?P<value>[\w.~+/-]{{20,4096}})={{0,2}}"),
         _bearer,
         ("bearer ",),
+        any_case=True,
     ),
-    Recogniser("generic_secret", re.compile(NAMED_VALUE), _named_value, CALLED_SHORT),
+    Recogniser(
+        "generic_secret", re.compile(NAMED_VALUE), _named_value, CALLED_SHORT, any_case=True
+    ),
 )

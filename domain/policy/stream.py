@@ -10,6 +10,7 @@ from agentos.domain.policy.verdict import Redaction, Verdict, redactions_of
 
 CONTEXT: Final = 4  # what a recogniser may look at before its match
 LONG: Final = 512
+BLOCK: Final = "-----BEGIN"
 
 
 class Plan(Protocol):
@@ -74,7 +75,7 @@ class StreamGuard:
         if self.is_blocked:
             return ""
         self._text += text
-        if len(self._text) < self._look_at:
+        if len(self._text) < self._look_at and not self._may_end(text):
             return ""
         return self._let_out(self._plan.search.open_from(self._text, self._held))
 
@@ -115,8 +116,13 @@ class StreamGuard:
         self._offset += keep
         self._held = cut - keep
         held = len(self._text) - self._held
-        # A long block is not read anew for every piece that is added to it.
         self._look_at = len(self._text) + held // 8 if held > LONG else 0
+
+    def _may_end(self, piece: str) -> bool:
+        """Whether a long block may end in this piece; else it is not read anew for every one."""
+        if BLOCK in self._text:
+            return "-----" in self._text[-len(piece) - 4 :]
+        return any(letter.isspace() for letter in piece)
 
 
 def _uncrossed(matches: Sequence[Match], sure: int) -> int:

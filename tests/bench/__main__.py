@@ -25,6 +25,7 @@ from tests.bench.rows.federation import federation
 from tests.bench.rows.growth import growth
 from tests.bench.rows.idle import idle
 from tests.bench.rows.models import models
+from tests.bench.rows.policy import policy
 from tests.bench.rows.rebuild import rebuild
 from tests.bench.rows.replay import replay
 from tests.bench.rows.resume import resume
@@ -38,6 +39,7 @@ ROWS: dict[str, Row] = {
     "runs": runs,
     "models": models,
     "federation": federation,
+    "policy": policy,
     "streams": streams,
     "rebuild": rebuild,
     "replay": replay,
