@@ -38,7 +38,7 @@ class AnswerParts:
     """Puts an answer together; every oddity is a `ProviderError`.
 
     `finish_reason` stays `None` until the server says that the answer is complete, and the
-    counts of tokens until it names them.
+    counts of tokens until it names them. `ending` is the reason that was said before the end.
     """
 
     def __init__(self, request: ModelRequest, names: ToolNames, on_delta: OnDelta | None) -> None:
@@ -53,6 +53,7 @@ class AnswerParts:
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
         self.model = ""
+        self.ending: FinishReason | None = None
         self.finish_reason: FinishReason | None = None
 
     def take(self, data: bytes, fold: Callable[[Any, "AnswerParts"], None]) -> None:
@@ -80,13 +81,18 @@ class AnswerParts:
         if known is None and index is None and not provider_id and self._calls:
             known = self._calls[-1]
         if known is None or (provider_id and provider_id != known.provider_id):
-            if len(self._calls) >= MAX_TOOL_CALLS:
-                raise ProviderError("the model asked for too many tool calls", retryable=False)
-            known = CallParts(provider_id)
-            self._calls.append(known)
+            known = self.new_call(provider_id)
         if index is not None:
             self._by_index[index] = known
         return known
+
+    def new_call(self, provider_id: str, name: str = "") -> CallParts:
+        """Return a call that begins here; `ProviderError` behind the 128th."""
+        if len(self._calls) >= MAX_TOOL_CALLS:
+            raise ProviderError("the model asked for too many tool calls", retryable=False)
+        call = CallParts(provider_id, name)
+        self._calls.append(call)
+        return call
 
     def add_arguments(self, call: CallParts, piece: str) -> None:
         """Take a piece of a call's arguments."""

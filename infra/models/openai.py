@@ -11,9 +11,10 @@ from agentos.domain.ids import derived_id
 from agentos.domain.ports import EmbedAnswer, EmbedRequest, ModelAnswer, ModelRequest, OnDelta
 from agentos.infra.models.answer_parts import AnswerParts
 from agentos.infra.models.bodies import encode
-from agentos.infra.models.embeddings import MAX_EMBED_BYTES, Parsed, embed_answer
+from agentos.infra.models.embeddings import Parsed, embed_answer
 from agentos.infra.models.incoming import Incoming
 from agentos.infra.models.openai_wire import add_completion, to_chat, to_embedding, vectors_of
+from agentos.infra.models.reading import other_format, read_embeddings
 from agentos.infra.models.tool_names import ToolNames
 from agentos.infra.models.upstream import Upstream
 
@@ -104,20 +105,6 @@ async def _read_stream(incoming: Incoming, parts: AnswerParts) -> None:
         else:
             raise ProviderError("the backend's answer ended before it was complete")
     await incoming.reach_end()
-
-
-async def read_embeddings(incoming: Incoming) -> bytes:
-    """Return the body of an embedding answer."""
-    if (media_type := incoming.media_type()) != "application/json":
-        raise other_format(media_type)
-    return await incoming.whole(MAX_EMBED_BYTES)
-
-
-def other_format(media_type: str) -> ProviderError:
-    """Return the error for an answer in a format that was not asked for."""
-    return ProviderError(
-        "the backend answered in another format", stage="answer", content_type=media_type[:100]
-    )
 
 
 def _parse_embeddings(answer: Mapping[str, Any]) -> Parsed:

@@ -20,6 +20,7 @@ from agentos.infra.models.refusals import MAX_ERROR_BYTES, refusal
 
 T = TypeVar("T")
 
+JSON_BODY: Final = {"Content-Type": "application/json"}
 MAX_CONNECTIONS: Final = 1000
 MAX_PROBE_S: Final = 10.0
 

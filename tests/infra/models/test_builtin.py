@@ -1,5 +1,6 @@
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from agentos.domain.errors import (
     RateLimitedError,
     TimedOutError,
 )
-from agentos.domain.ports import ChatMessage, ModelAnswer, ModelRequest, OnDelta
+from agentos.domain.ports import ChatMessage, EmbedRequest, ModelAnswer, ModelRequest, OnDelta
 from agentos.infra.models.builtin import BuiltinBackend
 from agentos.infra.models.script import MAX_PARALLEL_CALLS, Call, parse_script
 from tests.infra.models.requests import caller, request
@@ -208,3 +209,26 @@ async def test_a_script_ends_and_asks_for_each_call_once_in_order(
     assert all(together for together in asked)
     if not calls and "sleep" not in text:
         assert answer.content == text
+
+
+async def test_embeddings_are_unit_vectors_that_tell_texts_apart() -> None:
+    texts = ["a red apple", "a red apple!", "quarterly tax report", "", "x " * 5_000]
+    asked = EmbedRequest("req_1", "builtin/embed", texts)
+    answer = await BuiltinBackend("b").embed(caller(), "embed", asked)
+    vectors = [list(vector) for vector in answer.vectors]
+    assert [len(vector) for vector in vectors] == [64] * 5
+    assert all(abs(sum(x * x for x in vector) - 1) < 1e-9 for vector in vectors)
+    alike = [sum(a * b for a, b in zip(vectors[0], vectors[n], strict=True)) for n in (1, 2)]
+    assert alike[0] > 0.7 > alike[1]
+    assert answer.usage.input_tokens == -(-sum(map(len, texts)) // 4)
+    again = await BuiltinBackend().embed(caller(), "embed", replace(asked, texts=texts[:1]))
+    assert list(again.vectors[0]) == vectors[0]
+
+
+async def test_each_builtin_model_does_one_thing() -> None:
+    for model, size in (("echo", None), ("embed", 32)):
+        asked = EmbedRequest("req_1", f"builtin/{model}", ["x"], dimensions=size)
+        with pytest.raises(InvalidRequestError):
+            await BuiltinBackend().embed(caller(), model, asked)
+    with pytest.raises(InvalidRequestError):
+        await ask("embed", request("builtin/embed", "x"))
