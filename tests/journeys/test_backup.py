@@ -45,7 +45,6 @@ async def test_what_stood_there_stands_here(
         ended = {run_id: await client.wait(run_id) for run_id in runs}
         events = {run_id: await client.events(run_id) for run_id in runs}
         made = await asyncio.to_thread(done, lost, "backup", "-o", str(directory))
-        digest = done(lost, "log", "digest")["content_digest"]
     lost.down()
 
     restored = done(found, "restore", str(directory))
