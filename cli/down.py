@@ -23,6 +23,8 @@ _DATA = (
     "postgres.json",
     "node.json",
     "node.lock",
+    "federation_keys",
+    "capsule_key",
 )
 
 
