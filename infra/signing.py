@@ -68,5 +68,6 @@ def signer_of(text: str, path: Path) -> Ed25519Signer:
     if text:
         return Ed25519Signer(text)
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, new_key())
     return Ed25519Signer(path.read_text())
