@@ -4,20 +4,38 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agentos.domain.ports import ChatMessage, EmbedRequest, ModelRequest, RequestedToolCall
+from agentos.domain.ports import (
+    ChatMessage,
+    EmbedRequest,
+    ModelRequest,
+    RequestedToolCall,
+    ToolOffer,
+)
 
 Field = tuple[str, str]
 Rewrite = Callable[[str, str], str]
 
 
 def chat_fields(request: ModelRequest) -> list[Field]:
-    """Return `messages[0].content` … and the texts in the arguments of earlier tool calls."""
+    """Return every text that the model would read, by its place.
+
+    `messages[0].content`, the arguments of earlier tool calls, what is said of the tools and
+    their schemas, and the form that the answer is to have.
+    """
     fields: list[Field] = []
     for index, message in enumerate(request.messages):
         if message.content:
             fields.append((f"messages[{index}].content", message.content))
+        if message.name:
+            fields.append((f"messages[{index}].name", message.name))
         if message.tool_calls:
             fields += call_fields(message.tool_calls, f"messages[{index}].")
+    for index, tool in enumerate(request.tools):
+        if tool.description:
+            fields.append((f"tools[{index}].description", tool.description))
+        fields += _texts(tool.input_schema, f"tools[{index}].input_schema")
+    if request.response_format:
+        fields += _texts(request.response_format, "response_format")
     return fields
 
 
@@ -50,7 +68,11 @@ def rewritten_chat(request: ModelRequest, rewrite: Rewrite) -> ModelRequest:
         _rewritten_message(message, index, rewrite)
         for index, message in enumerate(request.messages)
     ]
-    return replace(request, messages=messages)
+    tools = [_rewritten_tool(tool, index, rewrite) for index, tool in enumerate(request.tools)]
+    form = request.response_format
+    if form:
+        form = _rewritten(form, "response_format", rewrite)
+    return replace(request, messages=messages, tools=tools, response_format=form)
 
 
 def rewritten_embed(request: EmbedRequest, rewrite: Rewrite) -> EmbedRequest:
@@ -77,7 +99,17 @@ def _rewritten_message(message: ChatMessage, index: int, rewrite: Rewrite) -> Ch
     return replace(
         message,
         content=rewrite(f"messages[{index}].content", content) if content else content,
+        name=rewrite(f"messages[{index}].name", message.name) if message.name else message.name,
         tool_calls=rewritten_calls(message.tool_calls, rewrite, f"messages[{index}]."),
+    )
+
+
+def _rewritten_tool(tool: ToolOffer, index: int, rewrite: Rewrite) -> ToolOffer:
+    place, said = f"tools[{index}]", tool.description
+    return replace(
+        tool,
+        description=rewrite(f"{place}.description", said) if said else said,
+        input_schema=_rewritten(tool.input_schema, f"{place}.input_schema", rewrite),
     )
 
 

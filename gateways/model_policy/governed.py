@@ -1,6 +1,7 @@
 """One governed call: admitted, made, looked at, charged and recorded, whatever becomes of it."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -60,7 +61,7 @@ class Gates:
     entitlements: Entitlements
 
 
-class Governed(Generic[R]):
+class Governed(ABC, Generic[R]):
     """What chat and embedding calls have in common. Used once."""
 
     OPERATION: ClassVar[Operation]
@@ -116,13 +117,13 @@ class Governed(Generic[R]):
     def require_room(self, plan: Plan) -> None:
         """Raise `InvalidRequestError` for more output than the model can give."""
 
+    @abstractmethod
     def needs(self) -> Needs:
         """Return what the call asks of a model."""
-        raise NotImplementedError
 
+    @abstractmethod
     def worst_case(self, plan: Plan) -> dict[str, int]:
         """Return what the call may use at most, whichever target answers."""
-        raise NotImplementedError
 
     def facts(self, direction: Direction, target: Target, tool: str | None = None) -> Facts:
         """Return the call as policy sees it."""
@@ -258,9 +259,9 @@ class Governed(Generic[R]):
         stage = error.details.get("stage") if isinstance(error, AgentOSError) else None
         return None if stage in (None, "connect") else Usage(0, 0)
 
+    @abstractmethod
     def input_tokens(self) -> int:
         """Return how many tokens the input has, by the contract's rule."""
-        raise NotImplementedError
 
 
 def _status(error: BaseException) -> Status:

@@ -128,6 +128,7 @@ class GovernedChat(Governed[ModelRequest]):
         if self._output is not None:
             self._output.feed(text)
             if self._output.is_blocked:
+                self.verdicts["output"] = [self._output.verdict]
                 self.block(self._output.verdict)
 
     def _completed(self, answer: ModelAnswer, *, fallback_used: bool) -> Completed:

@@ -5,7 +5,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentos.domain.ports import ChatMessage, EmbedRequest, ModelRequest, RequestedToolCall
+from agentos.domain.ports import (
+    ChatMessage,
+    EmbedRequest,
+    ModelRequest,
+    RequestedToolCall,
+    ToolOffer,
+)
 from agentos.gateways.model_policy.content import (
     call_fields,
     chat_fields,
@@ -33,12 +39,22 @@ messages = st.builds(
     role=st.sampled_from(["system", "user", "assistant", "tool"]),
     content=st.text(max_size=10),
     tool_calls=st.lists(calls, max_size=2).map(tuple),
+    name=st.none() | st.text(max_size=5),
+)
+tools = st.builds(
+    ToolOffer,
+    tool_id=st.just("tool.echo"),
+    name=st.just("echo"),
+    description=st.text(max_size=5),
+    input_schema=st.dictionaries(st.text(max_size=3), values, max_size=2),
 )
 requests = st.builds(
     ModelRequest,
     request_id=st.just("req_1"),
     model_ref=st.just("builtin/echo"),
     messages=st.lists(messages, max_size=4),
+    tools=st.lists(tools, max_size=2),
+    response_format=st.none() | st.dictionaries(st.text(max_size=3), values, max_size=2),
 )
 
 

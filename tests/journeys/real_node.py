@@ -78,6 +78,13 @@ class RealNode:
             timeout=timeout,
         )
 
+    def told(self, *arguments: str) -> dict[str, Any]:
+        """Run a command that must succeed, and return its JSON."""
+        done = self.command(*arguments, "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        content: dict[str, Any] = json.loads(done.stdout)
+        return content
+
     def up(self) -> None:
         """Start the node; returns when it is ready."""
         done = self.command("up", "--mode", "dev")
@@ -301,6 +308,16 @@ async def eventually(holds: Callable[[], bool], within: float, what: str) -> flo
         assert time.monotonic() - began < within, f"not within {within} s: {what}"
         await asyncio.sleep(0.05)
     return time.monotonic() - began
+
+
+@contextmanager
+def unused_node() -> Iterator[RealNode]:
+    """Give a node that was never started, and remove whatever becomes of it."""
+    node = RealNode()
+    try:
+        yield node
+    finally:
+        node.remove()
 
 
 @contextmanager

@@ -1,14 +1,12 @@
 """The restore drill: a node is lost, and another one stands where it stood."""
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.journeys.real_node import RealNode, real_node
+from tests.journeys.real_node import RealNode, real_node, unused_node
 
 
 @pytest.fixture(scope="module")
@@ -19,19 +17,8 @@ def lost() -> Iterator[RealNode]:
 
 @pytest.fixture
 def found() -> Iterator[RealNode]:
-    node = RealNode()
-    try:
+    with unused_node() as node:
         yield node
-    finally:
-        node.remove()
-
-
-def done(node: RealNode, *arguments: str) -> dict[str, Any]:
-    """Run a command that must succeed, and return its JSON."""
-    command = node.command(*arguments, "--json")
-    assert command.returncode == 0, command.stdout + command.stderr
-    content: dict[str, Any] = json.loads(command.stdout)
-    return content
 
 
 async def test_what_stood_there_stands_here(
@@ -44,10 +31,10 @@ async def test_what_stood_there_stands_here(
         runs = [await client.start(f"calculate {n} * 7") for n in range(10)]
         ended = {run_id: await client.wait(run_id) for run_id in runs}
         events = {run_id: await client.events(run_id) for run_id in runs}
-        made = await asyncio.to_thread(done, lost, "backup", "-o", str(directory))
+        made = await asyncio.to_thread(lost.told, "backup", "-o", str(directory))
     lost.down()
 
-    restored = done(found, "restore", str(directory))
+    restored = found.told("restore", str(directory))
     assert restored["records"] == made["records"]
     assert restored["log_digest"] == made["log_digest"]
     again = found.command("restore", str(directory))
@@ -71,7 +58,7 @@ def test_a_backup_that_is_damaged_or_broken_off_is_not_begun_with(
 ) -> None:
     lost.up()
     directory = tmp_path / "backup"
-    done(lost, "backup", "-o", str(directory), "--without-secrets")
+    lost.told("backup", "-o", str(directory), "--without-secrets")
     assert not (directory / "secrets").exists()
     assert lost.command("backup", "-o", str(directory)).returncode == 1
     listed = (directory / "backup.json").read_text()

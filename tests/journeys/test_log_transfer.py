@@ -1,14 +1,12 @@
 """A node's log taken out while it runs, and put into another node that goes on from there."""
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.journeys.real_node import RealNode, real_node
+from tests.journeys.real_node import RealNode, real_node, unused_node
 
 
 @pytest.fixture(scope="module")
@@ -19,19 +17,8 @@ def source() -> Iterator[RealNode]:
 
 @pytest.fixture
 def target() -> Iterator[RealNode]:
-    node = RealNode()
-    try:
+    with unused_node() as node:
         yield node
-    finally:
-        node.remove()
-
-
-def done(node: RealNode, *arguments: str) -> dict[str, Any]:
-    """Run a command that must succeed, and return its JSON."""
-    found = node.command(*arguments, "--json")
-    assert found.returncode == 0, found.stdout + found.stderr
-    content: dict[str, Any] = json.loads(found.stdout)
-    return content
 
 
 async def first_cursor(node: RealNode) -> str:
@@ -53,18 +40,18 @@ async def test_what_was_exported_goes_on_elsewhere(
         for run_id in runs:
             await client.wait(run_id)
         events = await client.events(runs[0])
-        written = await asyncio.to_thread(done, source, "log", "export", "-o", str(file))
+        written = await asyncio.to_thread(source.told, "log", "export", "-o", str(file))
         await client.cancel(sleeping)
         cursor = await first_cursor(source)
         there = await client.ask("GET", f"/v1/runs/{runs[0]}")
 
-    verified = done(target, "log", "verify", str(file))
+    verified = target.told("log", "verify", str(file))
     assert (verified["ok"], verified["records"]) == (True, written["records"])
-    imported = done(target, "log", "import", str(file))
+    imported = target.told("log", "import", str(file))
     assert imported["records"] == written["records"]
 
     target.up()
-    of_file = done(target, "log", "digest", str(file))["content_digest"]
+    of_file = target.told("log", "digest", str(file))["content_digest"]
     async with target.client() as client:
         assert await client.events(runs[0]) == events
         assert (await client.ask("GET", f"/v1/runs/{runs[0]}"))[1]["run"] == there[1]["run"]
@@ -75,16 +62,16 @@ async def test_what_was_exported_goes_on_elsewhere(
         assert (status, answer["error"]["code"]) == (410, "cursor_expired")
         status, page = await client.ask("GET", "/v1/runs?limit=200")
         assert set(runs) < {run["run_id"] for run in page["runs"]}
-    again = done(target, "log", "export", "-o", str(tmp_path / "again.gz"))
+    again = target.told("log", "export", "-o", str(tmp_path / "again.gz"))
     assert again["records"] > written["records"]
-    assert of_file != done(target, "log", "digest")["content_digest"]
+    assert of_file != target.told("log", "digest")["content_digest"]
 
 
 async def test_an_archive_without_its_end_or_with_a_flipped_bit_is_not_begun_with(
     source: RealNode, target: RealNode, tmp_path: Path
 ) -> None:
     whole = tmp_path / "log.gz"
-    written = done(source, "log", "export", "-o", str(whole))
+    written = source.told("log", "export", "-o", str(whole))
     assert source.command("log", "export", "-o", str(whole)).returncode == 1
     data = whole.read_bytes()
     for name, content in (("cut", data[:-20]), ("flipped", data[:200] + b"\0" + data[201:])):
@@ -96,14 +83,14 @@ async def test_an_archive_without_its_end_or_with_a_flipped_bit_is_not_begun_wit
     assert not (target.data / "nats").exists()
     # A file that was broken off is gone on with.
     (tmp_path / "cut").write_bytes(data[: len(data) // 2])
-    resumed = done(source, "log", "export", "-o", str(tmp_path / "cut"))
+    resumed = source.told("log", "export", "-o", str(tmp_path / "cut"))
     assert resumed["records"] >= written["records"]
-    assert done(source, "log", "verify", str(tmp_path / "cut"))["ok"]
+    assert source.told("log", "verify", str(tmp_path / "cut"))["ok"]
 
 
 def test_a_log_that_is_not_empty_is_not_overwritten(source: RealNode, tmp_path: Path) -> None:
     whole = tmp_path / "log.gz"
-    done(source, "log", "export", "-o", str(whole))
+    source.told("log", "export", "-o", str(whole))
     running = source.command("log", "import", str(whole))
     assert running.returncode == 1
     assert "runs" in running.stderr

@@ -18,6 +18,7 @@ from agentos.domain.errors import (
     RateLimitedError,
     TenantUnknownError,
 )
+from agentos.domain.ports import ToolOffer
 from tests.gateways.model_policy.world import World, a_world, caller, chat, embed, openai_catalog
 from tests.infra.models.openai_server import (
     chunk,
@@ -139,7 +140,25 @@ async def test_a_stream_that_is_blocked_stops_where_it_is() -> None:
             with pytest.raises(PolicyBlockedError):
                 await services.pipeline.chat(caller(), chat("hi", "a/m"), seen.append)
         assert "secret" not in "".join(seen)
-        assert (await last_usage(world)).status == "blocked"
+        recorded = await last_usage(world)
+        assert recorded.status == "blocked"
+        assert recorded.policy is not None
+        assert recorded.policy.decision == "blocked"
+        assert "block:no-plans" in recorded.policy.reasons
+
+
+async def test_what_is_said_of_tools_is_looked_at_too() -> None:
+    schema = {"type": "object", "properties": {"to": {"description": "as for bo@example.com"}}}
+    tool = ToolOffer("mail", "mail", "writes to ann@example.com", schema)
+    async with a_world() as world, openai_server() as server:
+        await world.catalog(**openai_catalog(server.base_url))
+        async with world.services() as services:
+            done = await services.pipeline.chat(caller(), chat("hi", "a/m", tools=[tool]))
+        assert "@example" not in str(server.bodies)
+        assert {r["field"] for r in done.outcome.redactions} == {
+            "tools[0].description",
+            "tools[0].input_schema.properties.to.description",
+        }
 
 
 async def test_another_model_is_tried_and_said_to_be() -> None:
