@@ -18,6 +18,7 @@ from agentos.domain.errors import (
     TimedOutError,
 )
 from agentos.domain.ports import CommandBus
+from agentos.infra.jetstream import api
 from agentos.infra.jetstream.bus import NatsCommandBus
 from agentos.infra.jetstream.connection import Connection
 from agentos.infra.memory.bus import MemoryBus
@@ -74,7 +75,9 @@ async def bus(request: pytest.FixtureRequest) -> AsyncIterator[CommandBus]:
     async with connected(server.url) as client, connected(server.url) as handlers:
         for name, handler in HANDLERS.items():
             await serve(handlers, name, handler)
-        await handlers.flush()
+        # nats-py's flush sends its PING past subscriptions that still wait to be sent; a request
+        # goes behind them.
+        await api.call(handlers, "INFO")
         yield NatsCommandBus(client)
 
 
