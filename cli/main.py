@@ -70,6 +70,14 @@ def state(context: typer.Context) -> None:
 
 
 @app.command(add_help_option=False, context_settings=PASSED_ON)
+def audit(context: typer.Context) -> None:
+    """Look at the audit, export it, and prove that it is whole."""
+    from agentos.cli.audit import app as group  # noqa: PLC0415 - heavy, and seldom asked for
+
+    typer.main.get_command(group)(context.args, prog_name="agentos audit")
+
+
+@app.command(add_help_option=False, context_settings=PASSED_ON)
 def replay(context: typer.Context) -> None:
     """Decide recorded runs again, and make what follows from the log anew."""
     from agentos.cli.replay import app as group  # noqa: PLC0415 - heavy, and seldom asked for
