@@ -33,6 +33,17 @@ class Directory:
             (await self.reload(Tenant, ref)).require_active()
         return tenant
 
+    async def known_tenant(self, tenant_id: str) -> Tenant:
+        """Return the tenant, also a disabled one; `TenantUnknownError` as the log says."""
+        ref = tenant_ref(tenant_id)
+        tenant = await self.get(Tenant, ref)
+        try:
+            tenant.require_known()
+        except AgentOSError:
+            tenant = await self.reload(Tenant, ref)
+            tenant.require_known()
+        return tenant
+
     async def runnable(self, tenant_id: str, agent_id: str) -> Definition:
         """Return an agent's current definition, or raise why it takes no runs."""
         ref = agent_ref(tenant_id, agent_id)

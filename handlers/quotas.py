@@ -14,9 +14,10 @@ async def reserve_quota(parts: Parts, auth: AuthContext, command: ReserveQuota) 
 
     Returns `{granted: {hold_id: {amounts, reserved_at, block?}}, refused: {hold_id: error},
     leased}`: what each ask holds, its block or exactly its amounts. `leased` says that others
-    hold blocks of which parts might come back.
+    hold blocks of which parts might come back. A disabled tenant's runs drain: what they call
+    is held as ever, and nobody else of that tenant comes past a door.
     """
-    tenant = await parts.directory.active_tenant(auth.tenant_id)
+    tenant = await parts.directory.known_tenant(auth.tenant_id)
     asks = [Ask(hold.hold_id, hold.amounts, hold.block) for hold in command.holds]
     desk = parts.ledgers.desk(auth.tenant_id, command.resource)
     taken = await desk.take(asks, (), budgets_of(tenant, command.resource))

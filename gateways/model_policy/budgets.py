@@ -85,7 +85,7 @@ class Budgets:
 
         A tenant without budgets waits for nothing, one with a block at hand neither. Raises
         `RateLimitedError` (`retry_after_ms`), `QuotaExceededError` (`limit`, `used`, `unit`,
-        `window`, `resets_at`; not retryable), `TenantDisabledError`,
+        `window`, `resets_at`; not retryable), `TenantUnknownError`,
         `DependencyUnavailableError`. Whoever is cancelled meanwhile holds nothing.
         """
         account = self._account(tenant)

@@ -3,12 +3,14 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from agentos.domain.admission.events import QuotaReserved
 from agentos.domain.admission.ledger import Ledger, ledger_ref
 from agentos.domain.aggregate import read_events
-from agentos.domain.errors import DependencyUnavailableError
+from agentos.domain.errors import DependencyUnavailableError, TenantUnknownError
 from agentos.domain.log import Commit
-from agentos.domain.tenant.tenant import Profile, tenant_ref
+from agentos.domain.tenant.tenant import Profile, Tenant, tenant_ref
 from agentos.handlers.parts import Parts
 from agentos.handlers.routes import handle
 from tests.domain.given import TRACE, moment
@@ -119,3 +121,25 @@ async def test_what_nobody_settles_stands_at_its_worst_case() -> None:
         ledger = parts.ledgers.desk("tnt_a", "models").ledger
         assert not ledger.holds
         assert not await reserve(parts, "req_2", 1)
+
+
+@virtual_time
+async def test_what_runs_of_a_disabled_tenant_call_is_held_while_they_drain() -> None:
+    async with a_node() as node:
+        parts = await node.handlers()
+        await limited(node)
+        assert await reserve(parts, "req_1", LIMIT - EACH)
+        tenant = Tenant(tenant_ref("tnt_a")).fold(await node.log.read(tenant_ref("tnt_a")))
+        events = tenant.disable("drain", moment(new_id=node.new_id))
+        await node.write(tenant.ref, events, tenant.position)
+        await parts.watch.read_on()
+        assert await reserve(parts, "req_2")
+        assert not await reserve(parts, "req_3")
+
+
+@virtual_time
+async def test_a_tenant_that_is_not_there_holds_nothing() -> None:
+    async with a_node() as node:
+        parts = await node.handlers()
+        with pytest.raises(TenantUnknownError):
+            await reserve(parts, "req_1")

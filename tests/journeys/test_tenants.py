@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ import jwt
 import pytest
 import pytest_asyncio
 
+from agentos.domain.run.events import FINAL_TYPES
+from agentos.domain.run.run import run_ref
+from agentos.domain.subjects import StreamRef
+from agentos.infra.jetstream.connection import bounded_close, connect
+from agentos.infra.jetstream.log import JetStreamLog
 from tests.journeys.mini_node import MiniNode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -117,6 +123,21 @@ async def test_a_tenants_life(node: MiniNode) -> None:
     assert (await root("GET", path))[0] == 404
 
 
+async def _ended(node: MiniNode, ref: StreamRef) -> None:
+    """Wait until the log has a run's final event: of a disabled tenant no door tells."""
+    connection = await connect(node.nats.url, "test")
+    try:
+        log = JetStreamLog(connection)
+        async with asyncio.timeout(20):
+            async with aclosing(log.tail(after=0, tenant_id=ref.tenant_id)) as tail:  # type: ignore[type-var]  # an async generator
+                async for batch in tail:
+                    for record in batch.records:
+                        if record.ref == ref and not FINAL_TYPES.isdisjoint(record.types):
+                            return
+    finally:
+        await bounded_close(connection)
+
+
 async def _until_refused(own: Caller) -> None:
     """Wait until four runs in a row are refused, so that both processes were asked."""
     refused = 0
@@ -125,6 +146,30 @@ async def _until_refused(own: Caller) -> None:
             status, answer = await own("POST", "/v1/agents/agt_s/runs", run_of("hi"))
             disabled = status == 403 and answer["error"]["code"] == "tenant_disabled"
             refused = refused + 1 if disabled else 0
+
+
+async def test_runs_of_a_disabled_tenant_drain_through_their_model_calls(node: MiniNode) -> None:
+    root = Caller(node, "tnt_demo", "platform_admin")
+    own = Caller(node, "tnt_drain", "tenant_admin")
+    assert (await root("POST", "/v1/admin/tenants", {"tenant_id": "tnt_drain"}))[0] == 201
+    agent = {
+        "agent_id": "agt_s",
+        "name": "S",
+        "model_ref": "builtin/scripted",
+        "tools": ["tool.calculate"],
+    }
+    assert (await own("POST", "/v1/agents", agent))[0] == 201
+    # A second model call, and the budget of a tenant of plan standard, come behind the pause.
+    _, answer = await own("POST", "/v1/agents/agt_s/runs", run_of("sleep 1500\ncalculate 6 * 7"))
+    run_id = answer["run"]["run_id"]
+    disabled, _ = await root("POST", "/v1/admin/tenants/tnt_drain:disable", {"runs": "drain"})
+    assert disabled == 200
+    assert (await own("GET", f"/v1/runs/{run_id}"))[0] == 403
+    await _ended(node, run_ref("tnt_drain", run_id))
+    assert (await root("POST", "/v1/admin/tenants/tnt_drain:enable"))[0] == 200
+    _, answer = await own("GET", f"/v1/runs/{run_id}")
+    assert answer["run"]["status"] == "completed", answer
+    assert answer["run"]["summary"]["model_calls_total"] == 2
 
 
 async def test_a_handler_killed_while_it_cancels_loses_no_cancel(node: MiniNode) -> None:
