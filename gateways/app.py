@@ -200,6 +200,7 @@ class Gateway:
             known=self._known,
             policies=self.models.policies,
             pipeline=self.models.pipeline,
+            streams=self.streams,
         )
         service = model_policy.SERVICE
         return self._door(

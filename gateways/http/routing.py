@@ -11,8 +11,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agentos.domain.audit.chain import NODE_TENANT
-from agentos.domain.auth import RUNTIME_ROLE, AuthContext
+from agentos.domain.auth import AuthContext
 from agentos.domain.errors import (
     AgentOSError,
     ForbiddenError,
@@ -31,7 +30,7 @@ from agentos.gateways.http.identity import Identity
 from agentos.gateways.http.metrics import Metrics
 from agentos.gateways.http.parameters import Parameter
 from agentos.gateways.http.schemas import ErrorBody
-from agentos.gateways.http.tenants import Tenants
+from agentos.gateways.http.tenants import Tenants, goes_on
 
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 PARTS: Final = "agentos.parts"
@@ -69,7 +68,7 @@ class Gate:
         source = client[0] if client else ""
         try:
             call.auth = auth = await self.identity.identify(scope["headers"], source)
-            if auth.tenant_id not in self.tenants.active and not _has_no_gate(auth):
+            if auth.tenant_id not in self.tenants.active and not goes_on(auth):
                 await self.tenants.require(auth.tenant_id)
             require(auth, needed)
             if self.peers is not None:
@@ -86,16 +85,6 @@ class Gate:
             reason, auth = error.reason, error.auth
         self.metrics.auth_failed(reason)
         self.denials.note(resource, reason, source, auth)
-
-
-def _has_no_gate(auth: AuthContext) -> bool:
-    """Whether a caller comes in although its tenant is not active.
-
-    Runs of a disabled tenant drain: the runtime goes on with what was begun. A peer that asks
-    on its own behalf has no tenant here, and no tenant's rights.
-    """
-    is_node = auth.stack_id is not None and auth.tenant_id == NODE_TENANT
-    return is_node or RUNTIME_ROLE in auth.roles
 
 
 class GuardedRoute(APIRoute):

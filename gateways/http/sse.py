@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,7 @@ from starlette.types import Scope, Send
 from agentos.domain.auth import AuthContext
 from agentos.domain.errors import AgentOSError, SlowConsumerError
 from agentos.gateways.http.call import call_of
+from agentos.gateways.http.leaving import CutShort
 from agentos.gateways.http.server import Connection, connection_of
 from agentos.gateways.http.tail import Framed
 
@@ -214,6 +215,7 @@ class Streams:
         self._gauge = gauge
         self._refusal = refusal
         self._open: dict[Stream, AuthContext | None] = {}
+        self._answers: dict[CutShort, AuthContext | None] = {}
         self._ending = False
         self.limits = limits or StreamLimits()
         self.catching_up = asyncio.Semaphore(self.limits.catch_ups)
@@ -258,6 +260,25 @@ class Streams:
             self._open.pop(stream, None)
             self._gauge.dec()
 
+    @contextmanager
+    def answering(self, auth: AuthContext | None, on_cut: Callable[[], None]) -> Iterator[None]:
+        """Count an answer that its own writer streams, for as long as it is made.
+
+        When its caller may not go on, `on_cut` is called and the block cancelled, and this
+        raises why.
+        """
+        answer = CutShort(on_cut)
+        self._answers[answer] = auth
+        self._gauge.inc()
+        try:
+            if auth is not None and (error := self._refusal(auth)) is not None:
+                raise error
+            with answer.stopped_when_cut():
+                yield
+        finally:
+            del self._answers[answer]
+            self._gauge.dec()
+
     async def run(self) -> None:
         """Sweep the streams until cancelled, a slice at a time.
 
@@ -278,8 +299,10 @@ class Streams:
         """End the streams whose callers may not go on, each with its error."""
         for stream, auth in tuple(self._open.items()):
             self._cut_if_refused(stream, auth)
+        for answer, auth in tuple(self._answers.items()):
+            self._cut_if_refused(answer, auth)
 
-    def _cut_if_refused(self, stream: Stream, auth: AuthContext | None) -> None:
+    def _cut_if_refused(self, stream: Stream | CutShort, auth: AuthContext | None) -> None:
         if auth is not None and (error := self._refusal(auth)) is not None:
             stream.cut(error)
 
@@ -290,7 +313,7 @@ class Streams:
             stream.end()
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._open) + len(self._answers)
 
 
 async def _end_body(stream: Stream, send: Send) -> None:

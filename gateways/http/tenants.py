@@ -7,7 +7,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 
-from agentos.domain.auth import AuthContext
+from agentos.domain.audit.chain import NODE_TENANT
+from agentos.domain.auth import RUNTIME_ROLE, AuthContext
 from agentos.domain.errors import (
     AgentOSError,
     DependencyUnavailableError,
@@ -51,6 +52,16 @@ class Tenants(Protocol):
     async def require(self, tenant_id: str) -> None:
         """Return if the tenant is active by the log, else raise why it is not."""
         ...
+
+
+def goes_on(auth: AuthContext) -> bool:
+    """Whether a caller comes in although its tenant is not active.
+
+    Runs of a disabled tenant drain: the runtime goes on with what was begun. A peer that asks
+    on its own behalf has no tenant here, and no tenant's rights.
+    """
+    is_node = auth.stack_id is not None and auth.tenant_id == NODE_TENANT
+    return is_node or RUNTIME_ROLE in auth.roles
 
 
 @dataclass(slots=True)
@@ -145,7 +156,7 @@ class Accounts:
 
     def refusal(self, auth: AuthContext) -> AgentOSError | None:
         """Return why a caller who was admitted may not go on, by what is known here."""
-        if auth.tenant_id not in self.active:
+        if auth.tenant_id not in self.active and not goes_on(auth):
             return self._refusal(auth.tenant_id)
         known = self._by_auth.get(id(auth))
         if known is not None and known.key.status != "active":

@@ -7,7 +7,7 @@ from typing import Any, Final
 import orjson
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from agentos.domain.auth import RUNTIME_ROLE, AuthContext
 from agentos.domain.errors import AgentOSError
@@ -23,12 +23,11 @@ from agentos.gateways.http.answers import json_answer
 from agentos.gateways.http.authorization import require
 from agentos.gateways.http.bodies import narrowed, read_body
 from agentos.gateways.http.call import Call, call_of
-from agentos.gateways.http.errors import as_our_error, misfit
+from agentos.gateways.http.errors import misfit
 from agentos.gateways.http.leaving import ClientLeftError, nobody, stopped_when_left
 from agentos.gateways.http.routing import Described, add
-from agentos.gateways.model_policy.calls import Caller
-from agentos.gateways.model_policy.delta_stream import DeltaStream, delta_stream
-from agentos.gateways.model_policy.parts import pipeline_of
+from agentos.gateways.model_policy.calls import Caller, Completed
+from agentos.gateways.model_policy.parts import parts_of
 from agentos.gateways.model_policy.records import completed_record, embedded_record
 from agentos.gateways.model_policy.schemas import (
     Invoke,
@@ -38,13 +37,9 @@ from agentos.gateways.model_policy.schemas import (
     OfferedTool,
     RequirementsAsked,
 )
+from agentos.gateways.model_policy.streams import StreamedAnswer
 
 ERRORS: Final = (400, 401, 403, 409, 413, 429, 500, 502, 503, 504)
-SSE: Final = (
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-)
 
 
 def add_canonical(app: FastAPI) -> None:
@@ -64,7 +59,8 @@ async def invoke_model(request: Request) -> ASGIApp:
     require(auth, "models:invoke")
     asked = body.request
     caller = caller_of(call, auth, asked)
-    pipeline = pipeline_of(request)
+    parts = parts_of(request)
+    pipeline = parts.pipeline
     try:
         if asked.operation == "embed":
             with stopped_when_left(request.scope):
@@ -72,7 +68,7 @@ async def invoke_model(request: Request) -> ASGIApp:
             return json_answer(_answer(embedded_record(embedded), call), call.correlation_id)
         wanted = chat_request(asked)
         if body.stream:
-            return _Streamed(call, lambda on_delta: pipeline.chat(caller, wanted, on_delta))
+            return StreamedAnswer(parts, caller, wanted, _Events(call))
         with stopped_when_left(request.scope):
             completed = await pipeline.chat(caller, wanted)
         return json_answer(_answer(completed_record(completed), call), call.correlation_id)
@@ -154,49 +150,33 @@ def _answer(response: dict[str, Any], call: Call) -> dict[str, Any]:
     return {"response": response, "traceparent": call.traceparent}
 
 
-class _Streamed:
+class _Events:
     """The answer as server-sent events: `agentos.delta` …, then `agentos.response`.
 
-    What fails before the first text is answered as JSON; behind it, `agentos.error` ends the
-    stream, and no response comes.
+    Behind the first text a failure is `agentos.error`, and no response comes.
     """
 
-    def __init__(self, call: Call, chat: Any) -> None:
+    def __init__(self, call: Call) -> None:
         self._call = call
-        self._chat = chat
+        self._sent = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve it."""
-        try:
-            with stopped_when_left(scope):
-                async with delta_stream(self._chat) as stream:
-                    await self._serve(stream, send)
-        except ClientLeftError:
-            return
+    def text(self, delta: str) -> bytes:
+        """Return the event of a piece of text."""
+        self._sent += len(delta)
+        return _event(b"agentos.delta", {"text": delta})
 
-    async def _serve(self, stream: DeltaStream, send: Send) -> None:
-        text = await stream.next()
-        if text is None:
-            stream.result()  # raises what is to be answered as JSON
-        self._call.is_stream = True
-        await send({"type": "http.response.start", "status": 200, "headers": [*SSE]})
-        while text is not None:
-            await _send(send, b"agentos.delta", {"text": text})
-            text = await stream.next()
-        await _send(send, *self._last(stream))
-        await send({"type": "http.response.body", "body": b""})
+    def rest(self, done: Completed, correlation_id: str) -> bytes:
+        """Return the response, behind what was not sent of the text."""
+        missing = done.answer.content[self._sent :]
+        answer = _answer(completed_record(done), self._call)
+        last = _event(b"agentos.response", {**answer, "correlation_id": correlation_id})
+        return self.text(missing) + last if missing else last
 
-    def _last(self, stream: DeltaStream) -> tuple[bytes, dict[str, Any]]:
-        correlation_id = self._call.correlation_id
-        try:
-            response = completed_record(stream.result())
-        except AgentOSError as error:
-            wire = as_our_error(error, correlation_id).to_wire()
-            return b"agentos.error", {"error": wire, "correlation_id": correlation_id}
-        answer = _answer(response, self._call)
-        return b"agentos.response", {**answer, "correlation_id": correlation_id}
+    def failure(self, error: AgentOSError, correlation_id: str) -> bytes:
+        """Return why the answer broke off."""
+        told = {"error": error.to_wire(), "correlation_id": correlation_id}
+        return _event(b"agentos.error", told)
 
 
-async def _send(send: Send, event: bytes, data: Mapping[str, Any]) -> None:
-    body = b"event: %b\ndata: %b\n\n" % (event, orjson.dumps(data))
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+def _event(name: bytes, data: Mapping[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name, orjson.dumps(data, default=str))

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from agentos.domain.ports import CommandBus, EventLog
 from agentos.gateways.http.followed import Followed
+from agentos.gateways.http.sse import Streams
 from agentos.gateways.model_policy.calls import Pipeline
 from agentos.gateways.model_policy.policies import Policies
 
@@ -23,13 +24,9 @@ class Parts:
     known: Followed
     policies: Policies
     pipeline: Pipeline
+    streams: Streams
 
 
 def parts_of(request: Request) -> Parts:
     """Return the parts that the app was made with."""
     return cast("Parts", request.app.state.parts)
-
-
-def pipeline_of(request: Request) -> Pipeline:
-    """Return the one pipeline of this process."""
-    return parts_of(request).pipeline

@@ -231,8 +231,12 @@ async def _events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[bytes, d
 
 
 def _final(error: AgentOSError) -> AgentOSError:
-    """Mark an error behind the first text: whoever watches has seen half an answer."""
-    error.details.setdefault("stage", "stream")
+    """Mark an error behind the first text: whoever watches has seen half an answer.
+
+    Not so when the gateway says that it stops, which is as if it had broken off.
+    """
+    if error.details.get("dependency") != "gateway":
+        error.details.setdefault("stage", "stream")
     return error
 
 

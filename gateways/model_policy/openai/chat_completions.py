@@ -11,8 +11,8 @@ from agentos.gateways.model_policy.openai.chat_answers import Chunks, completion
 from agentos.gateways.model_policy.openai.chat_bodies import ChatCompletionCreate
 from agentos.gateways.model_policy.openai.chat_requests import to_request
 from agentos.gateways.model_policy.openai.fields import parse_openai
-from agentos.gateways.model_policy.openai.streams import StreamedAnswer
-from agentos.gateways.model_policy.parts import pipeline_of
+from agentos.gateways.model_policy.parts import parts_of
+from agentos.gateways.model_policy.streams import StreamedAnswer
 
 
 async def create_chat_completion(request: Request) -> ASGIApp:
@@ -25,7 +25,7 @@ async def create_chat_completion(request: Request) -> ASGIApp:
     body = parse_openai(raw, ChatCompletionCreate)
     caller, request_id = begin(request.scope, raw, body.auth)
     asked = to_request(body, request_id)
-    pipeline = pipeline_of(request)
+    parts = parts_of(request)
     if body.stream:
         options = body.stream_options
         chunks = Chunks(
@@ -34,10 +34,10 @@ async def create_chat_completion(request: Request) -> ASGIApp:
             include_usage=bool(options and options.include_usage),
             parallel=body.parallel_tool_calls,
         )
-        return StreamedAnswer(pipeline, caller, asked, chunks)
+        return StreamedAnswer(parts, caller, asked, chunks)
     try:
         with stopped_when_left(request.scope):
-            done = await pipeline.chat(caller, asked)
+            done = await parts.pipeline.chat(caller, asked)
     except ClientLeftError:
         return nobody
     correlation_id = call_of(request.scope).correlation_id

@@ -19,7 +19,7 @@ from agentos.gateways.model_policy.calls import Embedded
 from agentos.gateways.model_policy.openai.answers import OpenAIAnswer, model_id, own_member
 from agentos.gateways.model_policy.openai.calls import begin, read_raw
 from agentos.gateways.model_policy.openai.fields import OpenAIBody, by_form, parse_openai
-from agentos.gateways.model_policy.parts import pipeline_of
+from agentos.gateways.model_policy.parts import parts_of
 
 MAX_TEXTS: Final = 2048
 TOKENS: Final = "must be text: token numbers belong to one model's vocabulary and are not taken"
@@ -56,7 +56,7 @@ async def create_embeddings(request: Request) -> ASGIApp:
     asked = EmbedRequest(request_id, body.model, texts, dimensions=body.dimensions)
     try:
         with stopped_when_left(request.scope):
-            done = await pipeline_of(request).embed(caller, asked)
+            done = await parts_of(request).pipeline.embed(caller, asked)
     except ClientLeftError:
         return nobody
     correlation_id = call_of(request.scope).correlation_id

@@ -12,8 +12,8 @@ from agentos.gateways.model_policy.openai.responses_answers import ResponseObjec
 from agentos.gateways.model_policy.openai.responses_bodies import ResponseCreate
 from agentos.gateways.model_policy.openai.responses_events import ResponseEvents
 from agentos.gateways.model_policy.openai.responses_requests import to_request
-from agentos.gateways.model_policy.openai.streams import StreamedAnswer
-from agentos.gateways.model_policy.parts import pipeline_of
+from agentos.gateways.model_policy.parts import parts_of
+from agentos.gateways.model_policy.streams import StreamedAnswer
 
 
 async def create_response(request: Request) -> ASGIApp:
@@ -27,13 +27,13 @@ async def create_response(request: Request) -> ASGIApp:
     body = parse_openai(raw, ResponseCreate)
     caller, request_id = begin(request.scope, raw, body.auth)
     asked = to_request(body, request_id)
-    pipeline = pipeline_of(request)
+    parts = parts_of(request)
     response = ResponseObject(body, request_id)
     if body.stream:
-        return StreamedAnswer(pipeline, caller, asked, ResponseEvents(response))
+        return StreamedAnswer(parts, caller, asked, ResponseEvents(response))
     try:
         with stopped_when_left(request.scope):
-            done = await pipeline.chat(caller, asked)
+            done = await parts.pipeline.chat(caller, asked)
     except ClientLeftError:
         return nobody
     correlation_id = call_of(request.scope).correlation_id

@@ -23,6 +23,7 @@ from agentos.gateways.http.metrics import Metrics
 from agentos.gateways.http.middleware import Doorway
 from agentos.gateways.http.routing import Gate
 from agentos.gateways.http.server import listen, make_server
+from agentos.gateways.http.sse import Streams
 from agentos.gateways.http.tenants import Accounts
 from agentos.gateways.model_policy.app import create_app
 from agentos.gateways.model_policy.calls import Caller
@@ -194,18 +195,25 @@ def openai_catalog(*base_urls: str, **more: Any) -> dict[str, Any]:
 class Door:
     """A model door on a free port, over one gateway process's services."""
 
-    def __init__(self, services: ModelServices, port: int = 0) -> None:
+    def __init__(
+        self, services: ModelServices, port: int = 0, accounts: Accounts | None = None
+    ) -> None:
         log, bus = MemoryLog(), MemoryBus({})
-        accounts = Accounts(log)
-        accounts.active = EveryTenant()
+        if accounts is None:
+            accounts = Accounts(log)
+            accounts.active = EveryTenant()
+        self.metrics = Metrics()
+        streams = Streams(self.metrics.sse_streams, None, accounts.refusal)
+        accounts.on_closed.append(streams.cut_refused)
         identity = LocalIdentity(SECRET, allow_dev_headers=False, accounts=accounts)
-        gate = Gate(identity, accounts, Metrics(), Denials(bus))
+        gate = Gate(identity, accounts, self.metrics, Denials(bus))
         parts = ModelParts(
             bus=bus,
             log=log,
             known=services.known,
             policies=services.policies,
             pipeline=services.pipeline,
+            streams=streams,
         )
         doorway = Doorway(
             create_app(gate, None, parts),
@@ -229,9 +237,11 @@ class Door:
 
 
 @asynccontextmanager
-async def a_door(services: ModelServices, port: int = 0) -> AsyncIterator[Door]:
-    """Open a model door."""
-    door = Door(services, port)
+async def a_door(
+    services: ModelServices, port: int = 0, accounts: Accounts | None = None
+) -> AsyncIterator[Door]:
+    """Open a model door: to every tenant, unless `accounts` say who may come in."""
+    door = Door(services, port, accounts)
     task = asyncio.create_task(door.serve())
     try:
         yield door

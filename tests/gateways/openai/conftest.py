@@ -17,6 +17,7 @@ from agentos.gateways.http.metrics import Metrics
 from agentos.gateways.http.middleware import Doorway
 from agentos.gateways.http.routing import Gate, guarded_app
 from agentos.gateways.http.server import listen, make_server
+from agentos.gateways.http.sse import Streams
 from agentos.gateways.http.tenants import Accounts
 from agentos.gateways.http.throttle import Throttle
 from agentos.gateways.model_policy.openai.routes import add_openai_routes
@@ -34,7 +35,7 @@ class ModelDoor:
 
     def __init__(self, pipeline: EchoPipeline) -> None:
         log, bus = MemoryLog(), MemoryBus({})
-        accounts = Accounts(log)
+        self.accounts = accounts = Accounts(log)
         accounts.active = EveryTenant()
         self.metrics = Metrics()
         self.pipeline = pipeline
@@ -44,7 +45,16 @@ class ModelDoor:
         )
         gate = Gate(identity, accounts, self.metrics, Denials(bus))
         known = Followed(log, ())
-        parts = Parts(bus=bus, log=log, known=known, policies=Policies(known), pipeline=pipeline)
+        streams = Streams(self.metrics.sse_streams, None, accounts.refusal)
+        accounts.on_closed.append(streams.cut_refused)
+        parts = Parts(
+            bus=bus,
+            log=log,
+            known=known,
+            policies=Policies(known),
+            pipeline=pipeline,
+            streams=streams,
+        )
         app = guarded_app("models", gate, parts)
         add_openai_routes(app)
         doorway = Doorway(

@@ -8,7 +8,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from agentos.gateways.http.sse import StreamLimits
-from agentos.gateways.model_policy.openai import streams
+from agentos.gateways.model_policy import streams
 from tests.gateways.conftest import eventually
 from tests.gateways.openai.conftest import ModelDoor
 from tests.gateways.openai.pipeline import EchoPipeline

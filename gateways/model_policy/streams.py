@@ -11,8 +11,9 @@ from agentos.gateways.http.call import call_of
 from agentos.gateways.http.errors import as_our_error
 from agentos.gateways.http.leaving import ClientLeftError, stopped_when_left
 from agentos.gateways.http.sse import StreamLimits
-from agentos.gateways.model_policy.calls import Caller, Completed, Pipeline
-from agentos.gateways.model_policy.openai.outlet import Outlet
+from agentos.gateways.model_policy.calls import Caller, Completed
+from agentos.gateways.model_policy.outlet import Outlet
+from agentos.gateways.model_policy.parts import Parts
 
 LIMITS: Final = StreamLimits()
 
@@ -41,28 +42,33 @@ class StreamedAnswer:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        parts: Parts,
         caller: Caller,
         asked: ModelRequest,
         frames: Frames,
     ) -> None:
-        self._pipeline = pipeline
+        self._parts = parts
         self._caller = caller
         self._asked = asked
         self._frames = frames
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Make the call and send its answer as it comes; the call ends with the connection."""
+        """Make the call and send its answer as it comes.
+
+        The call ends with the connection, and when its caller is shut out.
+        """
+        streams = self._parts.streams
         outlet = Outlet(scope, send, LIMITS)
         frames = self._frames
-        correlation_id = call_of(scope).correlation_id
+        call = call_of(scope)
+        correlation_id = call.correlation_id
 
         def take(delta: str) -> None:
             outlet.push(frames.text(delta))
 
         try:
-            with stopped_when_left(scope):
-                done = await self._pipeline.chat(self._caller, self._asked, take)
+            with stopped_when_left(scope), streams.answering(call.auth, outlet.clear):
+                done = await self._parts.pipeline.chat(self._caller, self._asked, take)
             await outlet.finish(frames.rest(done, correlation_id))
         except ClientLeftError:
             await outlet.abandon()

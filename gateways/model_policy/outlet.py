@@ -48,6 +48,11 @@ class Outlet:
         if self._writer is not None:
             await self._writer
 
+    def clear(self) -> None:
+        """Drop what waits: the client may not have it any more."""
+        self._waiting.clear()
+        self._size = 0
+
     async def abandon(self) -> None:
         """Write nothing more: the client is gone."""
         if self._writer is not None:
