@@ -1,6 +1,6 @@
 """One governed model call: who makes it, what is asked, and what the gates made of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -66,6 +66,21 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """What is known of an answer before its first text: whose it is, and what policy said so far.
+
+    A later one replaces it: another target is asked.
+    """
+
+    backend: str
+    model: str
+    decision: Decision
+
+
+OnBegun = Callable[[Begun], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Completed:
     """A chat call's answer as the caller may see it (redacted), and its outcome."""
 
@@ -93,9 +108,16 @@ class Pipeline(Protocol):
     """
 
     async def chat(
-        self, caller: Caller, request: ModelRequest, on_delta: OnDelta | None = None
+        self,
+        caller: Caller,
+        request: ModelRequest,
+        on_delta: OnDelta | None = None,
+        on_begun: OnBegun | None = None,
     ) -> Completed:
-        """Make one chat call; `on_delta` gets the text in pieces, as policy lets it through."""
+        """Make one chat call; `on_delta` gets the text in pieces, as policy lets it through.
+
+        `on_begun` is told who is asked, before the first piece.
+        """
         ...
 
     async def embed(self, caller: Caller, request: EmbedRequest) -> Embedded:

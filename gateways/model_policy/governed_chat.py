@@ -17,7 +17,7 @@ from agentos.domain.models.worst_case import (
 )
 from agentos.domain.ports import ModelAnswer, ModelRequest, OnDelta, Usage
 from agentos.domain.tenant.tenant import Tenant
-from agentos.gateways.model_policy.calls import Caller, Completed
+from agentos.gateways.model_policy.calls import Begun, Caller, Completed, OnBegun
 from agentos.gateways.model_policy.content import (
     call_fields,
     chat_fields,
@@ -39,10 +39,13 @@ class GovernedChat(Governed[ModelRequest]):
         self._texts = chat_texts(request)
         self._output: Output | None = None
         self._on_delta: OnDelta | None = None
+        self._on_begun: OnBegun | None = None
 
-    async def made(self, on_delta: OnDelta | None = None) -> Completed:
+    async def made(
+        self, on_delta: OnDelta | None = None, on_begun: OnBegun | None = None
+    ) -> Completed:
         """Make the call; as `Pipeline.chat`."""
-        self._on_delta = on_delta
+        self._on_delta, self._on_begun = on_delta, on_begun
         self.is_streamed = on_delta is not None
         try:
             plan = await self.admit()
@@ -120,6 +123,8 @@ class GovernedChat(Governed[ModelRequest]):
             facts = self.facts("output", target)
             limit = None if target.backend == BUILTIN else request.max_output_tokens
             self._output = Output(self.policy, facts, self._on_delta, limit)
+        if self._on_begun is not None:
+            self._on_begun(Begun(target.backend, target.model, self.decision()))
         return request
 
     # While and after

@@ -12,7 +12,8 @@ from agentos.gateways.http.sse import HEADERS, KEEPALIVE, StreamLimits
 class Outlet:
     """What waits for one client, and its writer, which begins with the first frame.
 
-    So an error before it still has an answer of its own. A client that takes nothing for
+    So an error before it still has an answer of its own, and the head has what of `headers`
+    is known by then. A client that takes nothing for
     `limits.write_timeout_s`, or leaves over `limits.max_bytes` waiting, loses its connection.
     """
 
@@ -28,6 +29,7 @@ class Outlet:
         self._waiter: asyncio.Future[None] | None = None
         self._sending_since = 0.0
         self._last_write = 0.0
+        self.headers: list[tuple[bytes, bytes]] = []
 
     @property
     def has_begun(self) -> bool:
@@ -74,7 +76,8 @@ class Outlet:
         self._last_write = loop.time()
         self._watch(loop)
         try:
-            await self._send({"type": "http.response.start", "status": 200, "headers": [*HEADERS]})
+            headers = [*HEADERS, *self.headers]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
             while await self._put(loop):
                 if not self._waiting and not self._is_whole:
                     self._waiter = loop.create_future()

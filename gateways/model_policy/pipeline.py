@@ -3,7 +3,7 @@
 from typing import Any
 
 from agentos.domain.ports import EmbedRequest, ModelRequest, OnDelta
-from agentos.gateways.model_policy.calls import Caller, Completed, Embedded
+from agentos.gateways.model_policy.calls import Begun, Caller, Completed, Embedded, OnBegun
 from agentos.gateways.model_policy.governed import Gates
 from agentos.gateways.model_policy.governed_chat import GovernedChat
 from agentos.gateways.model_policy.governed_embedding import GovernedEmbedding
@@ -24,17 +24,25 @@ class GovernedPipeline:
         self._idempotency = idempotency
 
     async def chat(
-        self, caller: Caller, request: ModelRequest, on_delta: OnDelta | None = None
+        self,
+        caller: Caller,
+        request: ModelRequest,
+        on_delta: OnDelta | None = None,
+        on_begun: OnBegun | None = None,
     ) -> Completed:
         """Make one chat call; as `Pipeline.chat`."""
         if caller.fingerprint is None:
-            return await GovernedChat(self._gates, caller, request).made(on_delta)
+            return await GovernedChat(self._gates, caller, request).made(on_delta, on_begun)
 
         async def make() -> dict[str, Any]:
-            return completed_record(await GovernedChat(self._gates, caller, request).made(on_delta))
+            governed = GovernedChat(self._gates, caller, request)
+            return completed_record(await governed.made(on_delta, on_begun))
 
         record, is_repeat = await self._idempotency.once(caller, request.request_id, make)
         completed = completed_of(record)
+        if is_repeat and on_begun is not None:
+            outcome = completed.outcome
+            on_begun(Begun(outcome.backend, outcome.model, outcome.decision))
         if is_repeat and on_delta is not None and completed.answer.content:
             on_delta(completed.answer.content)
         return completed

@@ -11,8 +11,9 @@ from agentos.gateways.http.call import call_of
 from agentos.gateways.http.errors import as_our_error
 from agentos.gateways.http.leaving import ClientLeftError, stopped_when_left
 from agentos.gateways.http.sse import StreamLimits
-from agentos.gateways.model_policy.calls import Caller, Completed
+from agentos.gateways.model_policy.calls import Begun, Caller, Completed
 from agentos.gateways.model_policy.outlet import Outlet
+from agentos.gateways.model_policy.own_headers import own_headers
 from agentos.gateways.model_policy.parts import Parts
 
 LIMITS: Final = StreamLimits()
@@ -66,9 +67,14 @@ class StreamedAnswer:
         def take(delta: str) -> None:
             outlet.push(frames.text(delta))
 
+        def begin(about: Begun) -> None:
+            outlet.headers = own_headers(about)
+
         try:
             with stopped_when_left(scope), streams.answering(call.auth, outlet.clear):
-                done = await self._parts.pipeline.chat(self._caller, self._asked, take)
+                done = await self._parts.pipeline.chat(self._caller, self._asked, take, begin)
+            if not outlet.has_begun:
+                outlet.headers = own_headers(done.outcome)
             await outlet.finish(frames.rest(done, correlation_id))
         except ClientLeftError:
             await outlet.abandon()

@@ -5,8 +5,8 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from agentos.gateways.model_policy.calls import Outcome
+from agentos.gateways.model_policy.own_headers import Header, own_headers
 
-Header = tuple[bytes, bytes]
 JSON_TYPE: Header = (b"content-type", b"application/json")
 
 
@@ -24,23 +24,6 @@ def own_member(outcome: Outcome, correlation_id: str) -> dict[str, Any]:
 def model_id(outcome: Outcome) -> str:
     """Return who answered as a client may ask for it again: `<backend>/<model>`."""
     return f"{outcome.backend}/{outcome.model}"
-
-
-def own_headers(outcome: Outcome) -> list[Header]:
-    """Return the headers that say where a call went, what policy made of it, and its cost."""
-    return [
-        (b"x-agentos-backend", _value(outcome.backend)),
-        (b"x-agentos-model", _value(outcome.model)),
-        (b"x-agentos-policy", outcome.decision.encode()),
-        (b"x-agentos-cost-usd", b"%.6f" % outcome.cost_usd),
-    ]
-
-
-def _value(text: str) -> bytes:
-    """Return a name as a header's value: what no header can hold becomes a question mark."""
-    if text.isascii() and text.isprintable():
-        return text.encode()
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text).encode()
 
 
 class OpenAIAnswer:

@@ -20,7 +20,7 @@ from agentos.domain.ports import (
     RequestedToolCall,
     Usage,
 )
-from agentos.gateways.model_policy.calls import Caller, Completed, Embedded, Outcome
+from agentos.gateways.model_policy.calls import Begun, Caller, Completed, Embedded, OnBegun, Outcome
 
 WORD = re.compile(r"\s*\S+\s*|\s+")
 
@@ -41,7 +41,11 @@ class EchoPipeline:
     answers: dict[str, tuple[str, Completed]] = field(default_factory=dict)
 
     async def chat(
-        self, caller: Caller, request: ModelRequest, on_delta: OnDelta | None = None
+        self,
+        caller: Caller,
+        request: ModelRequest,
+        on_delta: OnDelta | None = None,
+        on_begun: OnBegun | None = None,
     ) -> Completed:
         """Answer a conversation."""
         if request.model_ref == "unknown/model":
@@ -52,6 +56,8 @@ class EchoPipeline:
                 raise ConflictError("the key was used for another body")
             return known[1]
         self.asked.append((caller, request))
+        if on_begun is not None:
+            on_begun(Begun("memory", "echo", "allowed"))
         texts, calls = await self._obey(request, on_delta or (lambda _: None))
         done = Completed(_answer(request, "".join(texts), calls), _outcome(request.request_id))
         if caller.fingerprint is not None:
