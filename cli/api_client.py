@@ -4,7 +4,9 @@ import json
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 from urllib.parse import quote, urlencode
@@ -29,8 +31,13 @@ FAILED: Final = 1
 WRONG_USAGE: Final = 2
 UNREACHABLE: Final = 3
 TIMEOUT_S: Final = 30.0
+AWAY: Final = (502, 503, 504)
 KEY_FILE: Final = "admin_keys.json"
 PLATFORM: Final = "platform_admin"
+
+
+class AwayError(Exception):
+    """The node cannot be reached now; it may be soon."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +59,11 @@ class Api:
         **query: Any,
     ) -> dict[str, Any]:
         """Return the answer; ends the command when there is none, or when it is an error."""
-        sent = {name: value for name, value in query.items() if value is not None}
-        url = f"{self.base}{path}{'?' if sent else ''}{urlencode(sent)}"
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
         content = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, content, headers, method=method)  # noqa: S310 - checked
+        request = urllib.request.Request(self._url(path, query), content, headers, method=method)  # noqa: S310 - checked
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self.tls) as answer:  # noqa: S310 - checked
                 found: dict[str, Any] = json.load(answer)
@@ -67,6 +72,31 @@ class Api:
             _tell(exc)
         except (OSError, ValueError) as exc:
             end(f"{self.base} cannot be reached: {exc}", UNREACHABLE)
+
+    def stream(self, path: str, after: str | None, **query: Any) -> Iterator[bytes]:
+        """Yield the lines of an event stream behind the event with the id `after`.
+
+        Raises `AwayError` when the node is away, or ends the stream and may be asked again;
+        ends the command for any other error.
+        """
+        headers = {"Authorization": f"Bearer {self.token}", "Accept": "text/event-stream"}
+        if after is not None:
+            headers["Last-Event-ID"] = after
+        request = urllib.request.Request(self._url(path, query), None, headers)  # noqa: S310 - checked
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self.tls) as answer:  # noqa: S310 - checked
+                yield from answer
+        except urllib.error.HTTPError as exc:
+            if exc.code not in AWAY:
+                _tell(exc)
+            raise AwayError(f"{self.base} answers {exc.code}") from exc
+        except (OSError, HTTPException) as exc:
+            raise AwayError(f"{self.base} cannot be reached: {exc}") from exc
+        raise AwayError(f"{self.base} has ended the stream")
+
+    def _url(self, path: str, query: Mapping[str, Any]) -> str:
+        sent = {name: value for name, value in query.items() if value is not None}
+        return f"{self.base}{path}{'?' if sent else ''}{urlencode(sent)}"
 
     def pages(self, path: str, name: str, **query: Any) -> dict[str, Any]:
         """Return a whole list, read page by page."""

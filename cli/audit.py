@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from agentos.cli import audit_tail
 from agentos.cli.api_client import Url, connect
+from agentos.cli.audit_options import Action, OfPrincipal, OfRun, OfTenant, Outcome
 from agentos.cli.audit_source import BESIDE, chain_lines, keys_of, verify_file, verify_log
 from agentos.cli.options import AsJson, DataDir
 from agentos.cli.replay_sources import FAILED, USAGE, end, print_json, tenant_of, with_log
@@ -18,19 +20,21 @@ from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.settings import Settings
 from agentos.infra.signing import is_signed
 
-Tenant = Annotated[str | None, typer.Option("--tenant", help="Whose chain.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")]
-app = typer.Typer(help="Look at the audit, export it, prove it.", no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False, help="Look at the audit, export it, prove it.", no_args_is_help=True
+)
 EVERY = 100_000
+audit_tail.register(app)
 
 
 @app.command()
 def query(  # noqa: PLR0917 - typer makes options of them
-    tenant: Tenant = None,
-    action: Annotated[str | None, typer.Option("--action")] = None,
-    principal: Annotated[str | None, typer.Option("--principal")] = None,
-    outcome: Annotated[str | None, typer.Option("--outcome")] = None,
-    run: Annotated[str | None, typer.Option("--run")] = None,
+    tenant: OfTenant = None,
+    action: Action = None,
+    principal: OfPrincipal = None,
+    outcome: Outcome = None,
+    run: OfRun = None,
     after: Annotated[str | None, typer.Option("--after", help="RFC 3339.")] = None,
     before: Annotated[str | None, typer.Option("--before", help="RFC 3339.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=200)] = 50,
@@ -59,7 +63,7 @@ def query(  # noqa: PLR0917 - typer makes options of them
 
 
 @app.command()
-def export(output: Output, tenant: Tenant = None, data_dir: DataDir = None) -> None:
+def export(output: Output, tenant: OfTenant = None, data_dir: DataDir = None) -> None:
     """Write a chain as NDJSON, one record a line, and its checkpoints to FILE.checkpoints."""
 
     async def work(log: JetStreamLog, settings: Settings) -> int:
@@ -94,7 +98,7 @@ def _line(content: dict[str, Any]) -> bytes:
 @app.command()
 def verify(
     file: Annotated[Path | None, typer.Argument(help="An export; without it the log.")] = None,
-    tenant: Tenant = None,
+    tenant: OfTenant = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -122,7 +126,7 @@ def verify(
 
 
 @app.command()
-def proof(audit_id: str, output: Output, tenant: Tenant = None, data_dir: DataDir = None) -> None:
+def proof(audit_id: str, output: Output, tenant: OfTenant = None, data_dir: DataDir = None) -> None:
     """Write a proof that a record is in its chain; `verify-proof` checks it anywhere."""
 
     async def work(log: JetStreamLog, settings: Settings) -> dict[str, Any] | None:

@@ -1,8 +1,11 @@
 """The command `agentos`."""
 
 import sys
+from importlib import import_module
+from typing import Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from agentos.cli import (
     backup,
@@ -30,8 +33,25 @@ from agentos.infra.settings import NodeNotStartedError, SettingsError
 
 DONE, FAILED, WRONG_USAGE, UNREACHABLE = 0, 1, 2, 3
 
+HEAVY: Final = frozenset({"audit", "replay", "state"})
+"""Commands whose modules are heavy, and seldom asked for: what stands here is only their help."""
+
+
+class Commands(TyperGroup):
+    """The commands, the heavy ones loaded once they are called or completed."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the name, command and other words of what was typed."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in HEAVY:
+            module = import_module(f"agentos.cli.{name}")
+            command = typer.main.get_command(module.app)
+        return name, command, rest
+
+
 app = typer.Typer(
     name="agentos",
+    cls=Commands,
     help="A self-hosted, multi-tenant control plane for AI agents on an append-only log.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -58,31 +78,19 @@ for group in (
     group.register(app)
 
 
-PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-@app.command(add_help_option=False, context_settings=PASSED_ON)
-def state(context: typer.Context) -> None:
+@app.command()
+def state() -> None:
     """Print a run, tenant, agent or quota as it was, and who changed it last."""
-    from agentos.cli.state import app as command  # noqa: PLC0415 - heavy, and seldom asked for
-
-    typer.main.get_command(command)(context.args, prog_name="agentos state")
 
 
-@app.command(add_help_option=False, context_settings=PASSED_ON)
-def audit(context: typer.Context) -> None:
+@app.command()
+def audit() -> None:
     """Look at the audit, export it, and prove that it is whole."""
-    from agentos.cli.audit import app as group  # noqa: PLC0415 - heavy, and seldom asked for
-
-    typer.main.get_command(group)(context.args, prog_name="agentos audit")
 
 
-@app.command(add_help_option=False, context_settings=PASSED_ON)
-def replay(context: typer.Context) -> None:
+@app.command()
+def replay() -> None:
     """Decide recorded runs again, and make what follows from the log anew."""
-    from agentos.cli.replay import app as group  # noqa: PLC0415 - heavy, and seldom asked for
-
-    typer.main.get_command(group)(context.args, prog_name="agentos replay")
 
 
 def main() -> None:

@@ -29,7 +29,9 @@ PLAIN_EVERY_S = 2.0
 CONNECT_TIMEOUT_S = 10.0
 
 HELP = "Decide recorded runs again, and make what follows from the log anew."
-app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False, help=HELP, no_args_is_help=True, pretty_exceptions_enable=False
+)
 for group in (replay_run, replay_policy, replay_capsules, replay_digest):
     group.register(app)
 

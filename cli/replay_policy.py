@@ -1,6 +1,5 @@
 """`agentos replay policy`: what a policy, prices, routes or quotas would have done."""
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 from pydantic_core import from_json
 
+from agentos.cli.moments import since_ms
 from agentos.cli.options import AsJson, DataDir
 from agentos.cli.replay_sources import USAGE, end, print_json, with_log
 from agentos.cli.tables import show_table
@@ -19,12 +19,9 @@ from agentos.domain.replay.proposal import Proposal, ProposalError, read_proposa
 from agentos.domain.replay.traffic import Traffic
 from agentos.domain.replay.whatif import Tally, WhatIf
 from agentos.domain.run.run import Run
-from agentos.domain.times import rfc3339, to_ms
+from agentos.domain.times import rfc3339
 from agentos.domain.usage.usage import Usage
-from agentos.infra.clock import SystemClock
 
-AGO: Final = re.compile(r"^([0-9]{1,6})([smhdw])$")
-MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 SHOWN: Final = 20
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A policy, catalog or quotas (JSON).")]
 Since = Annotated[str, typer.Option(help="How long back: 30m, 7d, or a time.")]
@@ -49,7 +46,7 @@ def policy(
     what was found in them when they were made.
     """
     proposal = _proposal(file)
-    after = _since(since)
+    after = since_ms(since)
     if tenant is not None and not is_named_id(tenant, "tnt"):
         end(f"--tenant {tenant}: no tenant's id", USAGE)
     began = time.monotonic()
@@ -75,17 +72,6 @@ def _proposal(file: Path) -> Proposal:
         return read_proposal(from_json(file.read_bytes()))
     except (OSError, ValueError, ProposalError) as exc:
         end(f"{file}: {exc}", USAGE)
-
-
-def _since(text: str) -> int:
-    if (ago := AGO.match(text)) is not None:
-        return max(0, SystemClock().now_ms() - int(ago[1]) * MS[ago[2]])
-    try:
-        time_ms = to_ms(text)
-        rfc3339(time_ms)
-    except (ValueError, OverflowError, OSError):
-        end(f"--since {text}: neither a span such as 7d nor a time", USAGE)
-    return time_ms
 
 
 async def judge_all(

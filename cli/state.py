@@ -21,7 +21,7 @@ Kind = Annotated[str, typer.Argument(metavar="run|tenant|agent|quota", help="Wha
 Id = Annotated[str, typer.Argument(metavar="ID", help="Its id; a quota: runs, models …")]
 At = Annotated[str | None, typer.Option(help="A time (RFC 3339) or a sequence; now without.")]
 Tenant = Annotated[str | None, typer.Option(help="Its tenant; the default one without.")]
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()

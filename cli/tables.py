@@ -9,6 +9,11 @@ import typer
 WIDE: Final = 1000
 
 
+def printable(content: object) -> str:
+    """Return a text without what would steer a terminal: ids may be anybody's choice."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in str(content))
+
+
 def show_json(content: Mapping[str, Any]) -> None:
     """Print an answer as it is."""
     typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
@@ -22,7 +27,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
     table = Table(*columns, box=None)
     for row in rows:
-        table.add_row(*("-" if cell in (None, "") else escape(str(cell)) for cell in row))
+        table.add_row(*("-" if cell in (None, "") else escape(printable(cell)) for cell in row))
     # Ids are for copying: no column is cut, however narrow the terminal is.
     Console(width=WIDE).print(table, soft_wrap=True)
 

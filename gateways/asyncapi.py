@@ -77,6 +77,7 @@ def document() -> dict[str, Any]:
                 run_events, agent_id={"description": "the agent's id"}, run_id=RUN,
             ),
             "sse_tenant": _channel("orchestrator", "/v1/events", SSE_NOTE, run_events),
+            "sse_audit": _channel("orchestrator", "/v1/audit/events", SSE_NOTE, audit),
         },
         "operations": {
             f"receive_{name}": {
@@ -89,6 +90,7 @@ def document() -> dict[str, Any]:
                 "broker_audit": "hear a tenant's audit records by NATS",
                 "sse_run": "hear one run by SSE",
                 "sse_tenant": "hear all runs of the tenant by SSE",
+                "sse_audit": "hear the tenant's audit records by SSE",
             }.items()
         },
         "components": {

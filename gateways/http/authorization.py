@@ -33,6 +33,7 @@ SCOPES: Final[Mapping[tuple[str, str], str]] = {
     ("GET", "/v1/usage"): "usage:read",
     ("GET", "/v1/model-calls/{request_id}"): "usage:read",
     ("GET", "/v1/audit"): "audit:read",  # another tenant's: platform admins only
+    ("GET", "/v1/audit/events"): "audit:read",  # and so here
     ("POST", "/v1/chat/completions"): "models:invoke",
     ("POST", "/v1/embeddings"): "models:invoke",
     ("POST", "/v1/responses"): "models:invoke",

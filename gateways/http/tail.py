@@ -16,7 +16,8 @@ from agentos.domain.subjects import StreamRef
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 0.2
-KINDS: Final = ("run",)
+RUNS: Final = ("run",)
+AUDIT: Final = ("audit",)
 AGENT: Final = re.compile(rb'"agent_id":"([^"]*)"')
 
 
@@ -62,7 +63,7 @@ class Framed:
 
 
 class Listener(Protocol):
-    """Whoever wants to hear of a run's or a tenant's commits. It must be quick, and not raise."""
+    """Whoever wants to hear of commits. It must be quick, and not raise."""
 
     def offer(self, framed: Framed) -> None:
         """Take a commit that was just read."""
@@ -81,22 +82,28 @@ class SharedTail:
 
     def __init__(self, event_log: EventLog) -> None:
         self._log = event_log
-        self._runs: dict[StreamRef, dict[Listener, None]] = {}
+        self._aggregates: dict[StreamRef, dict[Listener, None]] = {}
         self._tenants: dict[str, dict[Listener, None]] = {}
         self.position: int | None = None
         self.reached = asyncio.Event()
 
+    def reached_position(self) -> int:
+        """Return `position`; `DependencyUnavailableError` as long as there is none."""
+        if self.position is None:
+            raise DependencyUnavailableError("the log is not reached yet", dependency="nats")
+        return self.position
+
     @contextmanager
-    def listening_to_run(self, ref: StreamRef, listener: Listener) -> Iterator[None]:
-        """Hear of every commit of a run from now on."""
-        found = self._runs.setdefault(ref, {})
+    def listening_to(self, ref: StreamRef, listener: Listener) -> Iterator[None]:
+        """Hear of every commit of a run, or of an audit chain, from now on."""
+        found = self._aggregates.setdefault(ref, {})
         found[listener] = None
         try:
             yield
         finally:
             del found[listener]
-            if not found and self._runs.get(ref) is found:
-                del self._runs[ref]
+            if not found and self._aggregates.get(ref) is found:
+                del self._aggregates[ref]
 
     @contextmanager
     def listening_to_tenant(self, tenant_id: str, listener: Listener) -> Iterator[int]:
@@ -104,12 +111,11 @@ class SharedTail:
 
         Raises `DependencyUnavailableError` as long as the log was never reached.
         """
-        if self.position is None:
-            raise DependencyUnavailableError("the log is not reached yet", dependency="nats")
+        now = self.reached_position()
         found = self._tenants.setdefault(tenant_id, {})
         found[listener] = None
         try:
-            yield self.position
+            yield now
         finally:
             del found[listener]
             if not found and self._tenants.get(tenant_id) is found:
@@ -127,7 +133,7 @@ class SharedTail:
     async def _follow(self) -> None:
         is_first = self.position is None
         after = await self._log.head() if self.position is None else self.position
-        batches = self._log.tail(after=after, kinds=KINDS)
+        batches = self._log.tail(after=after, kinds=RUNS + AUDIT)
         async with aclosing(cast("AsyncGenerator[TailBatch]", batches)) as opened:
             async for batch in opened:
                 if is_first:
@@ -140,17 +146,18 @@ class SharedTail:
 
     def _hand_out(self, record: Recorded) -> None:
         self.position = record.position
-        run = self._runs.get(record.ref)
-        tenant = self._tenants.get(record.ref.tenant_id)
-        if run is None and tenant is None:
+        aggregate = self._aggregates.get(record.ref)
+        is_run = record.ref.kind in RUNS
+        tenant = self._tenants.get(record.ref.tenant_id) if is_run else None
+        if aggregate is None and tenant is None:
             return
         framed = Framed(record)
-        for listener in (*(run or ()), *(tenant or ())):
+        for listener in (*(aggregate or ()), *(tenant or ())):
             listener.offer(framed)
 
     def _tell_missed(self) -> None:
         """Whoever registered before the tail stood may have missed commits in between."""
-        for group in (*self._runs.values(), *self._tenants.values()):
+        for group in (*self._aggregates.values(), *self._tenants.values()):
             for listener in group:
                 listener.missed()
 

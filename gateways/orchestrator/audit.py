@@ -1,5 +1,7 @@
 """The routes of the audit: a tenant's records, newest first."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -10,7 +12,7 @@ from agentos.domain.errors import NotFoundError
 from agentos.domain.ids import NAMED_ID_PATTERN, is_named_id
 from agentos.domain.tenant.access import is_platform_admin, require_platform
 from agentos.gateways.http.answers import Answer, json_answer
-from agentos.gateways.http.call import Call, call_of
+from agentos.gateways.http.call import call_of
 from agentos.gateways.http.parameters import Choice, Parameter, Time
 from agentos.gateways.orchestrator.parts import Parts, parts_of
 from agentos.gateways.orchestrator.queries import CURSOR, LIMIT
@@ -27,9 +29,8 @@ OF_TENANT: Final = Parameter(
     "the chain of another tenant, for platform admins; `tnt_node` is the node's own",
     schema={"type": "string", "pattern": NAMED_ID_PATTERN},
 )
-PARAMETERS: Final = (
-    ACTION, PRINCIPAL_ID, OUTCOME, OF_RUN, AFTER, BEFORE, OF_TENANT, LIMIT, CURSOR,
-)  # fmt: skip
+FILTERS: Final = (ACTION, PRINCIPAL_ID, OUTCOME, OF_RUN, OF_TENANT)
+PARAMETERS: Final = (*FILTERS, AFTER, BEFORE, LIMIT, CURSOR)
 
 
 async def list_audit_records(request: Request) -> Answer:
@@ -39,23 +40,43 @@ async def list_audit_records(request: Request) -> Answer:
     chain, before anything is shown.
     """
     call, parts = call_of(request.scope), parts_of(request)
-    filters = AuditFilters(
-        action=ACTION.raw(request),
-        principal_id=PRINCIPAL_ID.raw(request),
-        outcome=OUTCOME.read(request),
-        run_id=OF_RUN.raw(request),
-        after=AFTER.read(request),
-        before=BEFORE.read(request),
-    )
+    filters = replace(read_filters(request), after=AFTER.read(request), before=BEFORE.read(request))
     limit, cursor = LIMIT.read(request) or 0, CURSOR.raw(request)
-    tenant_id = _tenant_of(request, call.caller)
-    if tenant_id != call.caller.tenant_id:
-        await _record_look(parts, call, tenant_id, filters)
+    tenant_id = await looked_at(request, parts, filters.given())
     page = await parts.reads.list_audit_records(tenant_id, filters, limit, cursor)
     content: dict[str, Any] = {"records": page.records}
     if page.next_cursor is not None:
         content["next_cursor"] = page.next_cursor
     return json_answer(content, call.correlation_id)
+
+
+def read_filters(request: Request) -> AuditFilters:
+    """Return which records a list or a stream is narrowed to, whenever they were made."""
+    return AuditFilters(
+        action=ACTION.raw(request),
+        principal_id=PRINCIPAL_ID.raw(request),
+        outcome=OUTCOME.read(request),
+        run_id=OF_RUN.raw(request),
+    )
+
+
+async def looked_at(request: Request, parts: Parts, filters: Iterable[str]) -> str:
+    """Return whose records are asked for, once the look at another tenant's is recorded.
+
+    Raises `ForbiddenError` and `NotFoundError` for who may not.
+    """
+    call = call_of(request.scope)
+    tenant_id = _tenant_of(request, call.caller)
+    if tenant_id != call.caller.tenant_id:
+        command = {
+            "traceparent": call.traceparent,
+            "correlation_id": call.correlation_id,
+            "tenant_id": tenant_id,
+            "request_id": call.request_id,
+            "filters": sorted(filters),
+        }
+        await parts.bus.send("audit.query", call.caller, command)
+    return tenant_id
 
 
 def _tenant_of(request: Request, auth: AuthContext) -> str:
@@ -69,14 +90,3 @@ def _tenant_of(request: Request, auth: AuthContext) -> str:
     elif not is_platform_admin(auth):
         raise NotFoundError("no such tenant")
     return tenant_id
-
-
-async def _record_look(parts: Parts, call: Call, tenant_id: str, filters: AuditFilters) -> None:
-    command = {
-        "traceparent": call.traceparent,
-        "correlation_id": call.correlation_id,
-        "tenant_id": tenant_id,
-        "request_id": call.request_id,
-        "filters": sorted(filters.given()),
-    }
-    await parts.bus.send("audit.query", call.caller, command)

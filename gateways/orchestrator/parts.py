@@ -14,6 +14,7 @@ from agentos.projections.agents.queries import AgentPage, list_agents
 from agentos.projections.audit_records.queries import (
     AuditFilters,
     AuditPage,
+    find_audit_start,
     list_audit_records,
 )
 from agentos.projections.model_calls.queries import get_model_call
@@ -74,6 +75,12 @@ class ReadModels(Protocol):
         """Return a page of a tenant's audit records, newest first."""
         ...
 
+    async def find_audit_start(
+        self, tenant_id: str, filters: AuditFilters, since: int | None, last: int
+    ) -> tuple[int, int]:
+        """Return the log position and line behind which a stream of audit records begins."""
+        ...
+
     async def ping(self) -> None:
         """Return if the read side answers."""
         ...
@@ -118,6 +125,12 @@ class PostgresReadModels:
     ) -> AuditPage:
         """Return a page of a tenant's audit records, newest first."""
         return await list_audit_records(self._pool, tenant_id, filters, limit, cursor)
+
+    async def find_audit_start(
+        self, tenant_id: str, filters: AuditFilters, since: int | None, last: int
+    ) -> tuple[int, int]:
+        """Return the log position and line behind which a stream of audit records begins."""
+        return await find_audit_start(self._pool, tenant_id, filters, since, last)
 
     async def ping(self) -> None:
         """Return if PostgreSQL answers."""

@@ -6,7 +6,15 @@ from typing import Final
 from fastapi import FastAPI
 
 from agentos.gateways.http.routing import Described, Endpoint, add
-from agentos.gateways.orchestrator import agents, audit, run_events, runs, tenant_events, usage
+from agentos.gateways.orchestrator import (
+    agents,
+    audit,
+    audit_events,
+    run_events,
+    runs,
+    tenant_events,
+    usage,
+)
 from agentos.gateways.orchestrator import queries as q
 from agentos.gateways.orchestrator import schemas as s
 from agentos.gateways.orchestrator.admin_routes import ADMIN
@@ -62,6 +70,17 @@ AUDIT: Final[Table] = (
         "/v1/audit",
         audit.list_audit_records,
         Described("List audit records", {200: s.AuditAnswer}, audit.PARAMETERS, errors=AUDITED),
+    ),
+    (
+        "GET",
+        "/v1/audit/events",
+        audit_events.stream_audit_events,
+        Described(
+            "Stream audit records",
+            EVENTS,
+            audit_events.PARAMETERS,
+            errors=(400, 401, 403, 404, 410, 500, 503, 504),
+        ),
     ),
 )
 AGENTS: Final[Table] = (

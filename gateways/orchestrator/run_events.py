@@ -81,7 +81,7 @@ class RunEvents:
         """Serve it: 404, 204, 410 as plain answers, else the stream."""
         streams, wanted = self._parts.streams, self._wanted
         stream = streams.make(scope, send)
-        with self._parts.tail.listening_to_run(wanted.ref, stream):
+        with self._parts.tail.listening_to(wanted.ref, stream):
             past = await self._read()
             if not any(record.types for record in past):
                 raise NotFoundError("no such run")

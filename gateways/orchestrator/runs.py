@@ -119,7 +119,7 @@ async def _await_final(
 ) -> dict[str, Any]:
     ref = run_ref(auth.tenant_id, run_id)
     waiter = FinalWaiter(FINAL_TYPES)
-    with parts.tail.listening_to_run(ref, waiter):
+    with parts.tail.listening_to(ref, waiter):
         while not await has_ended(parts, ref):
             if not await waiter.wait(until):
                 break
@@ -144,7 +144,7 @@ async def cancel_run(request: Request) -> Answer:
     }
     until = asyncio.get_running_loop().time() + parts.cancel_s
     waiter = FinalWaiter(FINAL_TYPES)
-    with parts.tail.listening_to_run(run_ref(auth.tenant_id, run_id), waiter):
+    with parts.tail.listening_to(run_ref(auth.tenant_id, run_id), waiter):
         answer = await parts.bus.send("run.cancel", auth, command, timeout=parts.cancel_s)
         run = answer["run"]
         while not is_final(run):

@@ -1,9 +1,9 @@
 """All runs' events of a tenant as one stream, in the order of the log."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -12,7 +12,7 @@ from agentos.domain.errors import CursorExpiredError
 from agentos.domain.log import TailBatch
 from agentos.gateways.http.call import call_of
 from agentos.gateways.http.sse import Item, Stream
-from agentos.gateways.http.tail import KINDS, Framed
+from agentos.gateways.http.tail import RUNS, Framed
 from agentos.gateways.orchestrator.parts import Parts, parts_of
 from agentos.gateways.orchestrator.queries import read_agent_filter, read_position, read_types
 
@@ -44,6 +44,8 @@ async def stream_tenant_events(request: Request) -> "TenantEvents":
 class TenantEvents:
     """The stream of one client: an ASGI application that answers one request."""
 
+    kinds: ClassVar = RUNS
+
     def __init__(self, parts: Parts, wanted: Wanted) -> None:
         self._parts = parts
         self._wanted = wanted
@@ -51,16 +53,19 @@ class TenantEvents:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it until the client leaves."""
-        streams, tenant_id = self._parts.streams, self._wanted.tenant_id
+        streams = self._parts.streams
         await self._require_kept()
         stream = streams.make(scope, send)
-        with self._parts.tail.listening_to_tenant(tenant_id, stream) as now:
+        with self._listening(stream) as now:
             async with streams.opened(stream, scope, send):
                 if self._wanted.after is None:
                     self._position, self._line = now, 1_000_000_000
                 else:
                     await self._catch_up(stream)
                 await self._follow(stream)
+
+    def _listening(self, stream: Stream) -> AbstractContextManager[int]:
+        return self._parts.tail.listening_to_tenant(self._wanted.tenant_id, stream)
 
     async def _require_kept(self) -> None:
         """Raise `CursorExpiredError` for a cursor of the log that this one was filled from."""
@@ -84,7 +89,7 @@ class TenantEvents:
         """Read on behind the cursor with a tail of our own, until nothing more waits."""
         async with self._parts.streams.tenants_catching_up:
             batches = self._parts.log.tail(
-                after=max(0, self._position - 1), kinds=KINDS, tenant_id=self._wanted.tenant_id
+                after=max(0, self._position - 1), kinds=self.kinds, tenant_id=self._wanted.tenant_id
             )
             async with aclosing(cast("AsyncGenerator[TailBatch]", batches)) as opened:
                 async for batch in opened:
@@ -106,13 +111,17 @@ class TenantEvents:
         if skipped >= lines:
             return b""
         self._position, self._line = position, lines
+        return b"".join(self._shown(item, skipped))
+
+    def _shown(self, item: Framed, skipped: int) -> Sequence[bytes]:
+        """Return the frames of a commit's lines that are wanted, behind the first `skipped`."""
         wanted = self._wanted
         if wanted.agent_id is not None and item.agent_id != wanted.agent_id:
-            return b""
-        return b"".join(
+            return ()
+        return [
             frame
             for name, frame in list(zip(item.record.types, item.tenant_frames, strict=True))[
                 skipped:
             ]
             if wanted.types is None or name in wanted.types
-        )
+        ]

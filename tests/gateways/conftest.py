@@ -79,6 +79,7 @@ class MemoryReads:
     down: AgentOSError | None = None
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     model_calls: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    audit_start: tuple[int, int] = (0, 0)
 
     async def get_run(self, tenant_id: str, run_id: str) -> RunRow | None:
         """Return a run's row."""
@@ -124,6 +125,14 @@ class MemoryReads:
         await self.ping()
         self.asked.append((tenant_id, filters, limit, cursor))
         return AuditPage([{"tenant_id": tenant_id}], "more")
+
+    async def find_audit_start(
+        self, tenant_id: str, filters: AuditFilters, since: int | None, last: int
+    ) -> tuple[int, int]:
+        """Remember what was asked; return where a test said that the records begin."""
+        await self.ping()
+        self.asked.append((tenant_id, filters, since, last))
+        return self.audit_start
 
     async def ping(self) -> None:
         """Raise if it is down."""
@@ -228,7 +237,8 @@ class Door:
         self._ids = itertools.count(1)
 
     async def start(self) -> None:
-        """Open the doors."""
+        """Open the doors, or open them again."""
+        self.stop = asyncio.Event()
         sockets = [listen("127.0.0.1", self.ports.get(at, 0)) for at in range(3)]
         self.urls = [f"http://127.0.0.1:{held.getsockname()[1]}" for held in sockets]
         self.ports = {at: held.getsockname()[1] for at, held in enumerate(sockets)}
@@ -373,7 +383,7 @@ class Reader:
         self.raw = b""
 
     async def next(self) -> Message | None:
-        """Return the next event, `None` at the end of the stream; comments are passed over."""
+        """Return the next event, `None` at the end; what is no event is passed over."""
         async with asyncio.timeout(self.timeout):
             while True:
                 frame = b""
@@ -383,7 +393,7 @@ class Reader:
                         return None
                     frame += line
                 self.raw += frame
-                if not frame.startswith(b":"):
+                if not frame.startswith((b":", b"id: ")):
                     return _message(frame)
 
     async def rest(self) -> list[Message]:

@@ -166,12 +166,12 @@ async def test_wait_returns_at_the_final_event(door: Door) -> None:
     script = door.script().stage_created()
     await script.write()
     waiting = asyncio.create_task(door.call("GET", f"/v1/runs/{script.run_id}/wait"))
-    await eventually(lambda: door.gateway.tail._runs)
+    await eventually(lambda: door.gateway.tail._aggregates)
     await script.stage_steps(1).write()
     await script.stage_end().write()
     status, body, _ = await waiting
     assert (status, body["run"]["status"]) == (200, "completed")
-    assert not door.gateway.tail._runs
+    assert not door.gateway.tail._aggregates
 
 
 async def test_wait_returns_the_run_as_it_is_when_the_time_is_up(door: Door) -> None:
@@ -298,7 +298,7 @@ async def test_many_wait_at_once(door: Door) -> None:
     await script.write()
     path = f"/v1/runs/{script.run_id}/wait"
     calls = [asyncio.create_task(door.call("GET", path)) for _ in range(90)]
-    listeners = door.gateway.tail._runs
+    listeners = door.gateway.tail._aggregates
     await eventually(lambda: len(listeners.get(script.run.ref, ())) == 90)
     await script.stage_end().write()
     assert {status for status, _, _ in await asyncio.gather(*calls)} == {200}

@@ -178,14 +178,14 @@ async def test_doubles_are_dropped_and_gaps_are_read_again(door: Door) -> None:
     await script.write()
     async with streaming(door, f"/v1/runs/{script.run_id}/events") as reader:
         await until_open(door, 1)
-        listeners = door.gateway.tail._runs.pop(script.run.ref)
+        listeners = door.gateway.tail._aggregates.pop(script.run.ref)
         await script.stage_steps(1).write()
         await script.stage_steps(1).write()
         records = await door.log.read(script.run.ref)
         (stream,) = listeners
         for record in (records[0], records[2], records[1], records[2]):
             stream.offer(Framed(record))
-        door.gateway.tail._runs[script.run.ref] = listeners
+        door.gateway.tail._aggregates[script.run.ref] = listeners
         await script.stage_end().write()
         assert sequences(await reader.rest()) == [1, 2, 3, 4]
 
@@ -292,7 +292,7 @@ async def test_a_client_that_leaves_is_noticed(door: Door) -> None:
     _, writer = await _stalled(door, script.run_id)
     await until_open(door, 1)
     writer.close()
-    await eventually(lambda: not len(door.gateway.streams) and not door.gateway.tail._runs)
+    await eventually(lambda: not len(door.gateway.streams) and not door.gateway.tail._aggregates)
 
 
 async def test_deltas_only_for_those_who_ask(door: Door) -> None:

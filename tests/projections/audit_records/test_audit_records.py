@@ -9,7 +9,11 @@ from agentos.domain.audit.chain import AuditChain, Entry, chain_ref
 from agentos.domain.auth import Principal
 from agentos.domain.errors import InvalidRequestError
 from agentos.domain.log import Recorded
-from agentos.projections.audit_records.queries import AuditFilters, list_audit_records
+from agentos.projections.audit_records.queries import (
+    AuditFilters,
+    find_audit_start,
+    list_audit_records,
+)
 from agentos.projections.queries import Pool
 from tests.domain.given import T0, moment, written
 from tests.projections.test_writer import fresh
@@ -86,6 +90,27 @@ def rfc(ms: int) -> str:
     from agentos.domain.times import rfc3339
 
     return rfc3339(ms)
+
+
+async def test_where_a_stream_begins(dsn: str, pool: Pool) -> None:
+    conn, writer = await fresh(dsn)
+    async with conn:
+        await writer.write(chain())  # commits 1 to 7 of three records, made at T0 + n seconds
+
+    async def start(since: int | None, last: int, **filters: Any) -> tuple[int, int]:
+        return await find_audit_start(pool, "tnt_a", AuditFilters(**filters), since, last)
+
+    assert await start(T0 + 3000, 0) == (2, 3)  # since the third: behind all of the second
+    assert await start(T0 + 2999, 0) == (2, 3)
+    assert await start(T0, 0) == (0, 0)
+    assert await start(T0 + 99_000, 0) == (7, 3)
+    assert await start(None, 4) == (6, 2)
+    assert await start(None, 21) == (0, 0)
+    assert await start(None, 20) == (1, 1)
+    assert await start(T0 + 3000, 4) == (6, 2)
+    assert await start(T0 + 7000, 4) == (6, 3)
+    assert await start(None, 1, action="runs.create") == (6, 2)
+    assert await find_audit_start(pool, "tnt_b", AuditFilters(), T0, 3) == (0, 0)
 
 
 async def test_another_tenants_records_and_cursors_are_not_ours(dsn: str, pool: Pool) -> None:
