@@ -1,7 +1,7 @@
 """What a policy made of a content: its decision, why, and what of it is replaced."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from agentos.domain.policy.recogniser import Match
@@ -60,6 +60,10 @@ class Verdict:
                 pieces += [text[at : redaction.start], redaction.replacement]
                 at = redaction.end
         return "".join([*pieces, text[at:]]) if at else text
+
+    def refused(self, reason: str) -> "Verdict":
+        """Return the verdict on a content of which something cannot be replaced."""
+        return replace(self, decision="blocked", reasons=(*self.reasons, reason), redactions=())
 
     def outcome(self) -> dict[str, Any]:
         """Return the contract's `policy_outcome`."""

@@ -1,8 +1,14 @@
-"""The texts in a call that policy looks at, by the names of their places, and back in again."""
+"""The texts in a call that policy looks at, by the names of their places, and back in again.
 
+A number is a text, too: a card's number is no less one without quotes. A place has nothing of
+what a caller wrote in it but plain names: another name is its number among its siblings.
+"""
+
+import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from agentos.domain.ports import (
     ChatMessage,
@@ -14,13 +20,24 @@ from agentos.domain.ports import (
 
 Field = tuple[str, str]
 Rewrite = Callable[[str, str], str]
+NAMES: Final = ".*"
+PLAIN: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,31}\Z")
+
+
+def is_fixed(field: str) -> bool:
+    """Whether a place holds names (`tools[0].*`), which cannot be replaced in part.
+
+    What calls a tool must call it, and its arguments, by the names that it knows.
+    """
+    return field.endswith(NAMES)
 
 
 def chat_fields(request: ModelRequest) -> list[Field]:
     """Return every text that the model would read, by its place.
 
-    `messages[0].content`, the arguments of earlier tool calls, what is said of the tools and
-    their schemas, and the form that the answer is to have.
+    `messages[0].content`, the ids and arguments of earlier tool calls, what is said of the
+    tools and their schemas, where to stop, and the form that the answer is to have. The names
+    in each of these come last, as one text.
     """
     fields: list[Field] = []
     for index, message in enumerate(request.messages):
@@ -28,14 +45,21 @@ def chat_fields(request: ModelRequest) -> list[Field]:
             fields.append((f"messages[{index}].content", message.content))
         if message.name:
             fields.append((f"messages[{index}].name", message.name))
+        if message.tool_call_id:
+            fields.append((f"messages[{index}].tool_call_id", message.tool_call_id))
         if message.tool_calls:
-            fields += call_fields(message.tool_calls, f"messages[{index}].")
+            place = f"messages[{index}]."
+            fields += _call_ids(message.tool_calls, place)
+            fields += call_fields(message.tool_calls, place)
     for index, tool in enumerate(request.tools):
         if tool.description:
             fields.append((f"tools[{index}].description", tool.description))
         fields += _texts(tool.input_schema, f"tools[{index}].input_schema")
+        fields.append(_names(f"tools[{index}]", tool.input_schema, tool.name))
+    fields += [(f"stop[{index}]", text) for index, text in enumerate(request.stop) if text]
     if request.response_format:
         fields += _texts(request.response_format, "response_format")
+        fields.append(_names("response_format", request.response_format))
     return fields
 
 
@@ -54,12 +78,13 @@ def embed_fields(request: EmbedRequest) -> list[Field]:
 
 
 def call_fields(calls: Sequence[RequestedToolCall], prefix: str = "") -> list[Field]:
-    """Return every text in the arguments of tool calls: `tool_calls[0].arguments.to` …"""
-    return [
-        field
-        for index, call in enumerate(calls)
-        for field in _texts(call.arguments, f"{prefix}tool_calls[{index}].arguments")
-    ]
+    """Return every text in tool calls: `tool_calls[0].arguments.to` …, and their names."""
+    fields: list[Field] = []
+    for index, call in enumerate(calls):
+        place = f"{prefix}tool_calls[{index}]"
+        fields += _texts(call.arguments, f"{place}.arguments")
+        fields.append(_names(place, call.arguments, call.name))
+    return fields
 
 
 def rewritten_chat(request: ModelRequest, rewrite: Rewrite) -> ModelRequest:
@@ -72,7 +97,8 @@ def rewritten_chat(request: ModelRequest, rewrite: Rewrite) -> ModelRequest:
     form = request.response_format
     if form:
         form = _rewritten(form, "response_format", rewrite)
-    return replace(request, messages=messages, tools=tools, response_format=form)
+    stop = tuple(rewrite(f"stop[{at}]", s) if s else s for at, s in enumerate(request.stop))
+    return replace(request, messages=messages, tools=tools, response_format=form, stop=stop)
 
 
 def rewritten_embed(request: EmbedRequest, rewrite: Rewrite) -> EmbedRequest:
@@ -95,12 +121,20 @@ def rewritten_calls(
 
 
 def _rewritten_message(message: ChatMessage, index: int, rewrite: Rewrite) -> ChatMessage:
-    content = message.content
+    content, place = message.content, f"messages[{index}]"
+    calls = tuple(
+        replace(call, tool_call_id=_rewritten_id(field, call.tool_call_id, rewrite))
+        for call, (field, _) in zip(
+            message.tool_calls, _call_ids(message.tool_calls, f"{place}."), strict=True
+        )
+    )
+    call_id = message.tool_call_id
     return replace(
         message,
-        content=rewrite(f"messages[{index}].content", content) if content else content,
-        name=rewrite(f"messages[{index}].name", message.name) if message.name else message.name,
-        tool_calls=rewritten_calls(message.tool_calls, rewrite, f"messages[{index}]."),
+        tool_call_id=_rewritten_id(f"{place}.tool_call_id", call_id, rewrite) if call_id else None,
+        content=rewrite(f"{place}.content", content) if content else content,
+        name=rewrite(f"{place}.name", message.name) if message.name else message.name,
+        tool_calls=rewritten_calls(calls, rewrite, f"{place}."),
     )
 
 
@@ -113,23 +147,69 @@ def _rewritten_tool(tool: ToolOffer, index: int, rewrite: Rewrite) -> ToolOffer:
     )
 
 
+def _call_ids(calls: Sequence[RequestedToolCall], prefix: str) -> list[Field]:
+    return [
+        (f"{prefix}tool_calls[{index}].tool_call_id", call.tool_call_id)
+        for index, call in enumerate(calls)
+    ]
+
+
+def _rewritten_id(field: str, call_id: str, rewrite: Rewrite) -> str:
+    """Return the id, or another one: still the same in the call and in its result."""
+    if rewrite(field, call_id) == call_id:
+        return call_id
+    return "call_" + hashlib.sha256(call_id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def _names(place: str, value: Any, *more: str) -> Field:
+    """Return all names in a value as one text: each stands in it once, in a line of its own."""
+    return place + NAMES, "\n".join(dict.fromkeys((*more, *_keys(value))))
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        yield from value
+        for inner in value.values():
+            yield from _keys(inner)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for inner in value:
+            yield from _keys(inner)
+
+
 def _texts(value: Any, path: str) -> Iterator[Field]:
     if isinstance(value, str):
         if value:
             yield path, value
     elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _texts(inner, f"{path}.{name}")
+        for index, (name, inner) in enumerate(value.items()):
+            yield from _texts(inner, path + _step(name, index))
     elif isinstance(value, Sequence):
         for index, inner in enumerate(value):
             yield from _texts(inner, f"{path}[{index}]")
+    elif _is_number(value):
+        yield path, str(value)
 
 
 def _rewritten(value: Any, path: str, rewrite: Rewrite) -> Any:
     if isinstance(value, str):
         return rewrite(path, value) if value else value
     if isinstance(value, Mapping):
-        return {n: _rewritten(inner, f"{path}.{n}", rewrite) for n, inner in value.items()}
+        return {
+            name: _rewritten(inner, path + _step(name, index), rewrite)
+            for index, (name, inner) in enumerate(value.items())
+        }
     if isinstance(value, Sequence):
         return [_rewritten(inner, f"{path}[{i}]", rewrite) for i, inner in enumerate(value)]
+    if _is_number(value):
+        text = str(value)
+        changed = rewrite(path, text)
+        return value if changed == text else changed
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _step(name: str, index: int) -> str:
+    return f".{name}" if PLAIN.match(name) else f"[{index}]"

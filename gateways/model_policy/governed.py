@@ -21,6 +21,7 @@ from agentos.gateways.http.followed import Followed
 from agentos.gateways.model_policy.attempts import Attempt
 from agentos.gateways.model_policy.budgets import Budgets
 from agentos.gateways.model_policy.calls import Caller, Decision, Outcome
+from agentos.gateways.model_policy.content import is_fixed
 from agentos.gateways.model_policy.leases import Reservation
 from agentos.gateways.model_policy.metering import Meter
 from agentos.gateways.model_policy.policies import Policies
@@ -153,6 +154,10 @@ class Governed(ABC, Generic[R]):
     ) -> Verdict:
         """Return policy's verdict on a content. Raises `PolicyBlockedError`."""
         verdict = self.policy.check(fields, self.facts(direction, target, tool))
+        for redaction in verdict.redactions:
+            if is_fixed(redaction.field):
+                verdict = verdict.refused(f"cannot_redact:{redaction.field}")
+                break
         self.verdicts.setdefault(direction, []).append(verdict)
         if verdict.is_blocked:
             self.block(verdict)

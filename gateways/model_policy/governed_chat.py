@@ -144,9 +144,8 @@ class GovernedChat(Governed[ModelRequest]):
         content = self._checked_content(answer.content, target)
         calls = answer.tool_calls
         for index, call in enumerate(calls):
-            fields = call_fields([call])
-            verdict = self.look("tool_input", fields, target, call.tool_id) if fields else None
-            if verdict is not None and verdict.redactions:
+            verdict = self.look("tool_input", call_fields([call]), target, call.tool_id)
+            if verdict.redactions:
                 (changed,) = rewritten_calls([call], verdict.apply)
                 calls = (*calls[:index], changed, *calls[index + 1 :])
         outcome = self.outcome(answer.usage, target, fallback_used=fallback_used)
