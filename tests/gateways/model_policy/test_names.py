@@ -86,7 +86,7 @@ async def test_a_rule_that_blocks_sees_names(request_: ModelRequest) -> None:
 @pytest.mark.parametrize(
     ("request_", "place"),
     [
-        (chat("hi", "a/m", tools=[offer(**{EMAIL: {"type": "string"}})]), "tools[0].*"),
+        (chat("hi", "a/m", tools=[ToolOffer("f", "f", "", nested(EMAIL))]), "tools[0].*"),
         (chat("hi", "a/m", response_format=nested(EMAIL)), "response_format.*"),
         (
             after(RequestedToolCall("call_1", "f", "f", {"to": {EMAIL: True}})),
