@@ -102,6 +102,17 @@ class Backhaul:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def task(self, ref: StreamRef) -> "asyncio.Task[None] | None":
+        """Return the task that copies a run, as long as its copy is not whole."""
+        return self._tasks.get(ref)
+
+    async def has_ended(self, ref: StreamRef) -> bool:
+        """Whether the copy of a run is whole; `NotFoundError` when there is none."""
+        last = await self._ports.log.last(ref)
+        if last is None:
+            raise NotFoundError("no such remote run")
+        return last.types[-1] == RemoteEnded.TYPE
+
     def _ended(self, ref: StreamRef, done: "asyncio.Task[None]") -> None:
         self._tasks.pop(ref, None)
         if not done.cancelled() and (error := done.exception()) is not None:

@@ -1,7 +1,6 @@
 """Forwards, durably: the intent is in the log before the call, the result after it."""
 
 import asyncio
-import contextlib
 import logging
 import random
 import secrets
@@ -25,13 +24,13 @@ from agentos.domain.federation.forward import (
     keyed_forward_id,
 )
 from agentos.domain.federation.peer import PeerEntry, PeerUnreachableError
-from agentos.domain.federation.remote import KIND as REMOTE
+from agentos.domain.federation.remote import RemoteRun, remote_ref
 from agentos.domain.ids import is_named_id
-from agentos.domain.log import Recorded
 from agentos.domain.subjects import StreamRef
 from agentos.federation.book import PeerBook
 from agentos.federation.credentials import Credentials
 from agentos.federation.parts import PeerAnswer, Ports
+from agentos.federation.results import Calls
 
 COMMAND_S: Final = 10.0
 LONGEST_WAIT_S: Final = 5.0
@@ -74,7 +73,7 @@ class Forwarder:
         self._ports = ports
         self._book = book
         self._credentials = credentials
-        self._calls: dict[StreamRef, asyncio.Task[dict[str, Any]]] = {}
+        self.calls = Calls()
         self._unfinished: dict[StreamRef, str] = {}
         self.on_accepted: list[Any] = []
 
@@ -115,25 +114,28 @@ class Forwarder:
         return await self.finish(answer["forward"])
 
     async def finish(self, view: Mapping[str, Any]) -> tuple[str, ForwardAccepted]:
-        """Bring a forward to its result; who comes meanwhile gets the same one."""
+        """Bring a forward to its result; who comes meanwhile gets the same one.
+
+        It returns once the peer has the run and it is this forward's. The result is written
+        beside that: without it the intent stands, and is resumed with the same key.
+        """
         if view["accepted"] is None:
             ref = forward_ref(view["tenant_id"], view["forward_id"])
-            call = self._calls.get(ref)
+            call = self.calls.get(ref)
             if call is None:
-                call = self._calls[ref] = asyncio.create_task(self._finish(ref, view))
-                call.add_done_callback(lambda done: self._ended(ref, done))
-            view = await asyncio.shield(call)
+                call = self.calls.begin(ref, self._finish(ref, view))
+                call.task.add_done_callback(lambda done: self._ended(ref, done))
+            view = await asyncio.shield(call.answer)
         if view["error"] is not None and view["accepted"] is None:
             raise error_from_wire(view["error"])
         return view["forward_id"], ForwardAccepted.model_validate(view["accepted"])
 
-    def _ended(self, ref: StreamRef, done: "asyncio.Task[dict[str, Any]]") -> None:
-        self._calls.pop(ref, None)
+    def _ended(self, ref: StreamRef, done: "asyncio.Task[None]") -> None:
         if not done.cancelled() and (error := done.exception()) is not None:
             # The result could not be written: the intent stands, and is resumed.
             self._unfinished[ref] = str(error)
 
-    async def _finish(self, ref: StreamRef, view: Mapping[str, Any]) -> dict[str, Any]:
+    async def _finish(self, ref: StreamRef, view: Mapping[str, Any]) -> None:
         requested = ForwardRequested.model_validate(view["requested"])
         auth = caller_of(ref.tenant_id, requested)
         traceparent = str(view["traceparent"])
@@ -141,28 +143,36 @@ class Forwarder:
         try:
             run = await self._start_there(auth, requested, traceparent)
             self._ports.peering.crash_point("federation.after_call")
-            answer = await self._accept(auth, {**common, **run}, requested.stack_id)
+            remote = remote_ref(ref.tenant_id, run["remote_run_id"])
+            await self._require_ours(ref, remote, requested.stack_id)
+            self.calls.answered(ref, remote, _accepted(view, run, requested.stack_id))
+            await self._accept(auth, {**common, **run}, requested.stack_id)
         except RefusedError as refused:
             self._ports.on_failure(refused.error.code)
             command = {**common, "error": refused.error.to_wire()}
             answer = await self._ports.bus.send("forward.fail", auth, command, timeout=COMMAND_S)
-            failed: dict[str, Any] = answer["forward"]
-            return failed
-        self._tell(ref.tenant_id, run["remote_run_id"], requested.stack_id)
-        accepted: dict[str, Any] = answer["forward"]
-        return accepted
+            self.calls.failed(ref, answer["forward"])
+            return
+        self._tell(remote, requested.stack_id)
 
-    async def _accept(
-        self, auth: AuthContext, command: Mapping[str, Any], stack_id: str
-    ) -> dict[str, Any]:
+    async def _require_ours(self, ref: StreamRef, remote: StreamRef, stack_id: str) -> None:
+        """Raise `RefusedError` when the peer's run is another forward's already."""
+        if await self._ports.log.last(remote) is not None:
+            known = RemoteRun(remote).fold(await self._ports.log.read(remote))
+            if known.linked.forward_id != ref.aggregate_id:
+                raise RefusedError(_not_ours(stack_id))
+        if self.calls.of_run(remote) not in (None, ref):
+            raise RefusedError(_not_ours(stack_id))
+
+    async def _accept(self, auth: AuthContext, command: Mapping[str, Any], stack_id: str) -> None:
         try:
-            return await self._ports.bus.send("forward.accept", auth, command, timeout=COMMAND_S)
+            await self._ports.bus.send("forward.accept", auth, command, timeout=COMMAND_S)
         except ConflictError as error:
             raise RefusedError(_not_ours(stack_id)) from error
 
-    def _tell(self, tenant_id: str, run_id: str, stack_id: str) -> None:
+    def _tell(self, remote: StreamRef, stack_id: str) -> None:
         for tell in self.on_accepted:
-            tell(StreamRef(tenant_id, REMOTE, run_id), stack_id)
+            tell(remote, stack_id)
 
     async def _start_there(
         self, auth: AuthContext, requested: ForwardRequested, traceparent: str
@@ -185,7 +195,7 @@ class Forwarder:
             else:
                 if answer[0] in (200, 201):
                     known.sent += 1
-                    return _run_of(answer, known.entry, auth.tenant_id, requested, attempt)
+                    return _run_of(answer, known.entry, auth.tenant_id, requested)
                 error = refusal_of(answer, requested.stack_id)
                 if not _is_retried(answer):
                     raise RefusedError(error)
@@ -230,20 +240,15 @@ class Forwarder:
             await asyncio.sleep(RESUME_S)
 
     async def _load(self) -> None:
-        """Find intents without a result, and results whose copy was never begun."""
-        linked = {record.ref for record in await self._ports.log.last_of_kind(REMOTE)}
+        """Find intents without a result: the result is the last that is written of a forward."""
         for record in await self._ports.log.last_of_kind(Forward.KIND):
-            if record.types[-1] == ForwardRequested.TYPE or _is_loose(record, linked):
+            if record.types[-1] == ForwardRequested.TYPE:
                 self._unfinished[record.ref] = "an earlier process began it"
 
     async def _resume(self, ref: StreamRef) -> None:
         try:
             forward = await self.read(ref)
-            if forward is None or forward.status is None:
-                return
-            if forward.accepted is not None:
-                await self._link(forward, forward.accepted)
-            elif forward.status == "requested":
+            if forward is not None and forward.status == "requested":
                 log.info("resuming %s at %s", ref.aggregate_id, forward.requested.stack_id)
                 await self.finish(forward.view())
         except DependencyUnavailableError as error:
@@ -251,24 +256,9 @@ class Forwarder:
         except AgentOSError as error:
             log.warning("%s was resumed and failed: %s", ref.aggregate_id, error)
 
-    async def _link(self, forward: Forward, accepted: ForwardAccepted) -> None:
-        auth = caller_of(forward.ref.tenant_id, forward.requested)
-        command = {
-            "forward_id": forward.ref.aggregate_id,
-            "traceparent": forward.traceparent,
-            "remote_run_id": accepted.remote_run_id,
-            "remote_events_url": accepted.remote_events_url,
-            "status": accepted.status,
-        }
-        await self._ports.bus.send("forward.accept", auth, command, timeout=COMMAND_S)
-        self._tell(forward.ref.tenant_id, accepted.remote_run_id, accepted.stack_id)
-
     async def close(self) -> None:
         """End the calls in hand; their intents stand."""
-        for call in list(self._calls.values()):
-            call.cancel()
-            with contextlib.suppress(asyncio.CancelledError, AgentOSError):
-                await call
+        await self.calls.close()
 
 
 def caller_of(tenant_id: str, requested: ForwardRequested) -> AuthContext:
@@ -286,21 +276,19 @@ def child_of(traceparent: str) -> str:
     return f"{traceparent[:36]}{secrets.token_hex(8)}{traceparent[52:]}"
 
 
-def _is_loose(record: Recorded, linked: set[StreamRef]) -> bool:
-    if record.types[-1] != ForwardAccepted.TYPE:
-        return False
-    forward = Forward(record.ref)
-    forward.sequence = record.first_sequence - 1
-    forward.fold([record])
-    accepted = forward.accepted
-    return (
-        accepted is not None
-        and StreamRef(record.ref.tenant_id, REMOTE, accepted.remote_run_id) not in linked
+def _accepted(view: Mapping[str, Any], run: Mapping[str, Any], stack_id: str) -> dict[str, Any]:
+    """Return a forward's view as it is once its result is written."""
+    accepted = ForwardAccepted(
+        stack_id=stack_id,
+        remote_run_id=run["remote_run_id"],
+        remote_events_url=run["remote_events_url"],
+        status=run["status"],
     )
+    return {**view, "accepted": accepted.model_dump(), "status": "accepted", "error": None}
 
 
 def _run_of(
-    answer: PeerAnswer, peer: PeerEntry, tenant_id: str, requested: ForwardRequested, attempt: int
+    answer: PeerAnswer, peer: PeerEntry, tenant_id: str, requested: ForwardRequested
 ) -> dict[str, Any]:
     """Return what to write of a run that the peer made; `RefusedError` when it cannot be ours."""
     status, body, _ = answer
@@ -315,8 +303,8 @@ def _run_of(
     )
     if not fits:
         raise RefusedError(_not_ours(peer.stack_id))
-    # An answer that was lost was its first one, and a new run is queued.
-    first = "queued" if status == 200 and attempt > 1 else run.get("status")
+    # 200 says that the run was there: its first answer is lost, and a new run is queued.
+    first = "queued" if status == 200 else run.get("status")
     created_at = run.get("created_at")
     return {
         "remote_run_id": run_id,

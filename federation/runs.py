@@ -26,6 +26,7 @@ from agentos.federation.parameters import read_deltas, read_sequence, read_types
 from agentos.federation.proxy import RemoteEvents, Wanted
 from agentos.federation.schemas import CancelBody, ForwardBody, ForwardPart
 from agentos.gateways.http.answers import Answer, json_answer
+from agentos.gateways.http.authorization import require
 from agentos.gateways.http.bodies import narrowed, parse_body, read_body
 from agentos.gateways.http.call import Call, call_of
 from agentos.gateways.http.parameters import PathId
@@ -126,10 +127,15 @@ async def _run_there(
 
 async def stream_remote_events(request: Request) -> ASGIApp:
     """Stream a remote run's events, live from its peer; from the copy when the peer is gone."""
-    federation, auth = federation_of(request), call_of(request.scope).caller
-    remote = await _remote(federation, auth.tenant_id, request)
+    federation = federation_of(request)
+    remote = await find_remote(federation, call_of(request.scope).caller, request)
     if remote is None:
         return await federation.ports.local_events(request)
+    return events_elsewhere(federation, remote, request)
+
+
+def events_elsewhere(federation: Federation, remote: RemoteRun, request: Request) -> ASGIApp:
+    """Return the stream of a remote run's events that a request asks for."""
     wanted = Wanted(
         remote.ref,
         remote.linked.stack_id,
@@ -137,43 +143,63 @@ async def stream_remote_events(request: Request) -> ASGIApp:
         types=read_types(request),
         deltas=read_deltas(request),
     )
+    auth = call_of(request.scope).caller
     return RemoteEvents(federation.ports, federation.book, federation.credentials, auth, wanted)
 
 
 async def cancel_remote_run(request: Request) -> ASGIApp:
     """Cancel a run where it is executed: 200 once it has stopped there."""
-    federation, call = federation_of(request), call_of(request.scope)
-    remote = await _remote(federation, call.caller.tenant_id, request)
+    federation = federation_of(request)
+    remote = await find_remote(federation, call_of(request.scope).caller, request)
     if remote is None:
         return await federation.ports.local_cancel(request)
+    return await cancel_elsewhere(federation, remote, request)
+
+
+async def cancel_elsewhere(federation: Federation, remote: RemoteRun, request: Request) -> ASGIApp:
+    """Cancel a remote run as a request asks."""
+    call = call_of(request.scope)
     raw = await request.body()
     body = parse_body(raw, CancelBody) if raw.strip() else CancelBody()
     auth = narrowed(call.caller, body.auth)
-    run = await _cancel_there(federation, auth, remote, body, call)
+    require(auth, "runs:cancel")
+    key = request.headers.get("idempotency-key")
+    run = await _cancel_there(federation, auth, remote, body, call, key)
     return json_answer({"run": run}, call.correlation_id)
 
 
-async def _remote(federation: Federation, tenant_id: str, request: Request) -> RemoteRun | None:
+async def find_remote(
+    federation: Federation, caller: AuthContext, request: Request
+) -> RemoteRun | None:
     """Return the remote run that the path names, by its own id or the forward's.
 
-    `None` is a run of this node. Raises `NotFoundError`, and `ConflictError` for a forward
-    whose peer has not answered yet.
+    `None` is a run of this node, or none at all. Raises `NotFoundError`, and `ConflictError`
+    for a forward whose peer has not answered yet.
     """
-    run_id = RUN_ID.read(request)
+    run_id, tenant_id = RUN_ID.read(request), caller.tenant_id
+    calls = federation.forwarder.calls
     if is_named_id(run_id, "fwd"):
-        forward = await federation.forwarder.read(forward_ref(tenant_id, run_id))
+        ref = forward_ref(tenant_id, run_id)
+        await calls.settled(calls.run_of(ref), COMMAND_S)
+        forward = await federation.forwarder.read(ref)
         if forward is None:
             raise NotFoundError("no such forward")
         if forward.accepted is None:
             raise ConflictError("the peer has not taken the run", status=forward.status)
         run_id = forward.accepted.remote_run_id
     ref = remote_ref(tenant_id, run_id)
+    await calls.settled(ref, COMMAND_S)
     remote = RemoteRun(ref).fold(await federation.ports.log.read(ref))
     return None if remote.view_state is None else remote
 
 
 async def _cancel_there(
-    federation: Federation, auth: AuthContext, remote: RemoteRun, body: CancelBody, call: Call
+    federation: Federation,
+    auth: AuthContext,
+    remote: RemoteRun,
+    body: CancelBody,
+    call: Call,
+    key: str | None,
 ) -> dict[str, Any]:
     """Ask the peer to cancel, as patiently as a forward; a repeat finds the run canceled."""
     stack_id, run_id = remote.linked.stack_id, remote.ref.aggregate_id
@@ -185,6 +211,7 @@ async def _cancel_there(
             break
         url = f"{known.entry.runs_url}/v1/runs/{run_id}:cancel"
         headers = federation.credentials.of_caller(known.entry, auth, call.traceparent)
+        headers |= {} if key is None else {"Idempotency-Key": key}
         content = {"reason": body.reason} if body.reason is not None else {}
         try:
             answer = await federation.ports.peering.client.call(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 import uvloop
 from fastapi import FastAPI
+from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from agentos.domain.errors import DependencyUnavailableError
@@ -25,6 +26,7 @@ from agentos.domain.ports import Clock, CommandBus, EventLog, ModelBackend, NewI
 from agentos.domain.subjects import heartbeat
 from agentos.federation import app as federation
 from agentos.federation.door import Federation
+from agentos.federation.elsewhere import RunsElsewhere
 from agentos.federation.ingest import MAX_BODY_BYTES as INGEST_BYTES
 from agentos.federation.ingest import PATH as INGEST_PATH
 from agentos.federation.parts import LocalNode, Peering
@@ -52,8 +54,8 @@ from agentos.gateways.model_policy.services import ModelPorts, ModelServices
 from agentos.gateways.orchestrator import app as orchestrator
 from agentos.gateways.orchestrator.parts import Parts, PostgresReadModels, ReadModels
 from agentos.gateways.orchestrator.routes import add_peer_routes
-from agentos.gateways.orchestrator.run_events import stream_run_events
-from agentos.gateways.orchestrator.runs import cancel_run
+from agentos.gateways.orchestrator.run_events import stream_own_events
+from agentos.gateways.orchestrator.runs import cancel_here
 from agentos.infra.clock import SystemClock, SystemIds
 from agentos.infra.federation.tls import door_context
 from agentos.infra.jetstream.answers import JetStreamAnswers
@@ -160,8 +162,8 @@ class Gateway:
                 log=ports.log,
                 streams=self.streams,
                 new_id=ports.new_id,
-                local_events=stream_run_events,
-                local_cancel=cancel_run,
+                local_events=_own_events,
+                local_cancel=cancel_here,
                 on_failure=self.metrics.forward_failed,
             )
         )
@@ -181,6 +183,7 @@ class Gateway:
             streams=self.streams,
             cancel_s=self._cancel_s,
             key_usage=ports.key_usage,
+            elsewhere=RunsElsewhere(self._federation) if self._federation else None,
         )
 
     def orchestrator(self) -> ASGIApp:
@@ -261,6 +264,10 @@ class Gateway:
             }
             await self._ports.signals.publish(subject, orjson.dumps(beat))
             await asyncio.sleep(BEAT_S)
+
+
+async def _own_events(request: Request) -> ASGIApp:
+    return stream_own_events(request)
 
 
 def _model_ports(ports: Ports) -> ModelPorts:

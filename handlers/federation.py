@@ -92,9 +92,10 @@ async def _request(
 async def accept_forward(parts: Parts, auth: AuthContext, command: AcceptForward) -> dict[str, Any]:
     """Write that a peer took a run, and begin the copy of its events. Returns `{forward}`.
 
-    The two appends go side by side; whoever resumes forwards writes what is missing of them.
-    Raises `ConflictError` when the run is another forward's: then neither is written.
+    The result is written last: as long as it is missing the forward is resumed, and both are
+    written once. Raises `ConflictError` when the run is another forward's: then neither is.
     """
+    parts.crash_point("federation.before_linked")
     ref = remote_ref(auth.tenant_id, command.remote_run_id)
     forward, last = await asyncio.gather(
         _forward(parts, auth.tenant_id, command.forward_id), parts.log.last(ref)
@@ -116,11 +117,12 @@ async def accept_forward(parts: Parts, auth: AuthContext, command: AcceptForward
     remote = RemoteRun(ref)
     if last is not None:
         remote = await parts.directory.reload(RemoteRun, ref)
-        remote.link(linked, at)
     run_id, url, status = command.remote_run_id, command.remote_events_url, command.status
-    (accepted, _), _ = await asyncio.gather(
-        _decide_from(parts, forward, at, lambda f, now: f.accept(run_id, url, status, now)),
-        _decide_from(parts, remote, at, lambda found, now: found.link(linked, now)),
+    forward.accept(run_id, url, status, at)
+    await _decide_from(parts, remote, at, lambda found, now: found.link(linked, now))
+    parts.crash_point("federation.after_linked")
+    accepted, _ = await _decide_from(
+        parts, forward, at, lambda f, now: f.accept(run_id, url, status, now)
     )
     parts.crash_point("federation.after_accepted")
     return {"forward": accepted.view()}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from starlette.requests import Request
+from starlette.types import ASGIApp
 
 from agentos.domain.ports import CommandBus, EventLog, Signals
 from agentos.gateways.http.keys import KeyUsage
@@ -137,6 +138,26 @@ class PostgresReadModels:
         await fetch(self._pool, "SELECT 1", ())
 
 
+class Elsewhere(Protocol):
+    """The runs of this node's tenants that peers execute."""
+
+    async def settled(self, tenant_id: str, run_id: str) -> None:
+        """Return once the log has the run, if a caller was told of it just now."""
+        ...
+
+    async def events(self, request: Request) -> ASGIApp:
+        """Return the stream of such a run's events; `NotFoundError`."""
+        ...
+
+    async def cancel(self, request: Request) -> ASGIApp:
+        """Stop such a run where it is executed; `NotFoundError`."""
+        ...
+
+    async def ended(self, tenant_id: str, run_id: str, until: float) -> None:
+        """Return once the end of such a run is here, or the loop's time is `until`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The ports and shared parts behind the routes. Times are seconds."""
@@ -149,6 +170,7 @@ class Parts:
     streams: Streams
     cancel_s: float = 10.0
     key_usage: KeyUsage | None = None
+    elsewhere: Elsewhere | None = None
 
 
 def parts_of(request: Request) -> Parts:

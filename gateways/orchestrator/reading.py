@@ -32,6 +32,8 @@ async def load_run(parts: Parts, tenant_id: str, run_id: str) -> dict[str, Any]:
 
 async def load_remote_run(parts: Parts, tenant_id: str, run_id: str) -> dict[str, Any]:
     """Return a run that a peer executes for this tenant, as the copy has it; `NotFoundError`."""
+    if parts.elsewhere is not None:
+        await parts.elsewhere.settled(tenant_id, run_id)
     ref = remote_ref(tenant_id, run_id)
     return RemoteRun(ref).fold(await parts.log.read(ref)).view()
 

@@ -1,11 +1,11 @@
 """A run's events as a stream: the past from the log, then live, no gap and no repeat."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentos.domain.errors import CursorExpiredError, InternalError, NotFoundError
 from agentos.domain.log import Recorded
@@ -21,6 +21,7 @@ from agentos.gateways.orchestrator.queries import DELTAS, RUN_ID, read_sequence,
 from agentos.gateways.orchestrator.runs import send_create
 
 CHUNK_BYTES = 64 * 1024
+Otherwise = Callable[[], Awaitable[ASGIApp]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,18 @@ class Wanted:
 
 
 async def stream_run_events(request: Request) -> "RunEvents":
-    """Stream a run's events: past ones first, then live, until its final event."""
+    """Stream a run's events: past ones first, then live, until its final event.
+
+    Those of a run that a peer executes come from there.
+    """
+    elsewhere = parts_of(request).elsewhere
+    if elsewhere is None:
+        return stream_own_events(request)
+    return stream_own_events(request, lambda: elsewhere.events(request))
+
+
+def stream_own_events(request: Request, otherwise: Otherwise | None = None) -> "RunEvents":
+    """Stream the events of a run of this node; `otherwise` answers for what is none."""
     run_id = RUN_ID.read(request)
     wanted = Wanted(
         run_ref(call_of(request.scope).caller.tenant_id, run_id),
@@ -44,7 +56,7 @@ async def stream_run_events(request: Request) -> "RunEvents":
         types=read_types(request),
         deltas=DELTAS.read(request),
     )
-    return RunEvents(parts_of(request), wanted)
+    return RunEvents(parts_of(request), wanted, otherwise)
 
 
 async def create_and_stream_run(request: Request) -> "RunEvents":
@@ -70,8 +82,9 @@ async def create_and_stream_run(request: Request) -> "RunEvents":
 class RunEvents:
     """The stream of one client: an ASGI application that answers one request."""
 
-    def __init__(self, parts: Parts, wanted: Wanted) -> None:
+    def __init__(self, parts: Parts, wanted: Wanted, otherwise: Otherwise | None = None) -> None:
         self._parts = parts
+        self._otherwise = otherwise
         self._wanted = wanted
         self._position = wanted.position
         self._seen = 0
@@ -79,21 +92,29 @@ class RunEvents:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it: 404, 204, 410 as plain answers, else the stream."""
+        if not await self._serve(scope, receive, send):
+            if self._otherwise is None:
+                raise NotFoundError("no such run")
+            await (await self._otherwise())(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Serve a run of this node; false when there is none."""
         streams, wanted = self._parts.streams, self._wanted
         stream = streams.make(scope, send)
         with self._parts.tail.listening_to(wanted.ref, stream):
             past = await self._read()
             if not any(record.types for record in past):
-                raise NotFoundError("no such run")
+                return False
             if self._is_over(past):
                 await Answer(b"", 204)(scope, receive, send)
-                return
+                return True
             async with (
                 streams.opened(stream, scope, send, wanted.headers),
                 self._deltas(stream),
             ):
                 await self._show(stream, past)
                 await self._follow(stream)
+            return True
 
     async def _read(self) -> list[Recorded]:
         async with self._parts.streams.catching_up:

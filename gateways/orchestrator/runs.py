@@ -4,9 +4,10 @@ import asyncio
 from typing import Any
 
 from starlette.requests import Request
+from starlette.types import ASGIApp
 
 from agentos.domain.auth import AuthContext
-from agentos.domain.errors import TimedOutError
+from agentos.domain.errors import NotFoundError, TimedOutError
 from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import run_ref
 from agentos.gateways.http.answers import Answer, json_answer
@@ -24,7 +25,13 @@ from agentos.gateways.orchestrator.queries import (
     read_command_id,
     run_filters,
 )
-from agentos.gateways.orchestrator.reading import folded_run, has_ended, is_final, load_run
+from agentos.gateways.orchestrator.reading import (
+    folded_run,
+    has_ended,
+    is_final,
+    load_remote_run,
+    load_run,
+)
 from agentos.gateways.orchestrator.schemas import RunCancel, RunCreate, RunFork
 
 COMMAND_S = 10.0
@@ -110,8 +117,22 @@ async def wait_for_run(request: Request) -> Answer:
     run_id = RUN_ID.read(request)
     seconds = (TIMEOUT_MS.read(request) or 0) / 1000
     until = asyncio.get_running_loop().time() + seconds
-    run = await _await_final(parts_of(request), call.caller, run_id, until)
+    parts = parts_of(request)
+    try:
+        run = await _await_final(parts, call.caller, run_id, until)
+    except NotFoundError:
+        run = await _await_copied(parts, call.caller, run_id, until)
     return json_answer({"run": run}, call.correlation_id)
+
+
+async def _await_copied(
+    parts: Parts, auth: AuthContext, run_id: str, until: float
+) -> dict[str, Any]:
+    run = await load_remote_run(parts, auth.tenant_id, run_id)
+    if parts.elsewhere is None or is_final(run):
+        return run
+    await parts.elsewhere.ended(auth.tenant_id, run_id, until)
+    return await load_remote_run(parts, auth.tenant_id, run_id)
 
 
 async def _await_final(
@@ -126,8 +147,22 @@ async def _await_final(
     return folded_run(ref.tenant_id, run_id, await parts.log.read(ref))
 
 
-async def cancel_run(request: Request) -> Answer:
-    """Stop a run: 200 once its final event is written, so that no call starts any more."""
+async def cancel_run(request: Request) -> ASGIApp:
+    """Stop a run: 200 once its final event is written, so that no call starts any more.
+
+    A run that a peer executes is stopped there.
+    """
+    try:
+        return await cancel_here(request)
+    except NotFoundError:
+        elsewhere = parts_of(request).elsewhere
+        if elsewhere is None:
+            raise
+        return await elsewhere.cancel(request)
+
+
+async def cancel_here(request: Request) -> Answer:
+    """Stop a run of this node; `NotFoundError` for any other."""
     call = call_of(request.scope)
     parts = parts_of(request)
     run_id = RUN_ID.read(request)

@@ -96,6 +96,8 @@ CRASHES = [
     ("a", "handlers", "federation.after_requested"),
     ("a", "gateway", "federation.after_intent"),
     ("a", "gateway", "federation.after_call"),
+    ("a", "handlers", "federation.before_linked"),
+    ("a", "handlers", "federation.after_linked"),
     ("a", "handlers", "federation.after_accepted"),
     ("a", "handlers", "federation.after_copied"),
     ("b", "handlers", "handlers.after_reserved"),
@@ -135,6 +137,25 @@ async def test_the_node_finishes_by_itself_what_its_client_left(three: Three) ->
             await asyncio.sleep(0.1)
     await same_heads(a, b, found[0])
     assert await a.forwarded(TO_B, "hello", idempotency_key="left", context=labels) == found[0]
+
+
+async def test_answered_and_dead_before_the_result_is_written(three: Three) -> None:
+    """The answer goes out beside the result: when all of A dies in between, A finds it again."""
+    a, b = three.a, three.b
+    await a.again("handlers", AGENTOS_CRASH_POINT="federation.before_linked")
+    status, body = await a.forward(TO_B, "hello", context={"labels": {"t": "answered"}})
+    assert status == 200, body
+    run_id = body["forwarded"]["remote_run_id"]
+    await a.died("handlers")
+    a.kill("gateway")
+    assert (await a.copy(run_id))[0].view_state is None
+    await a.again("handlers")
+    await a.again("gateway")
+    await same_heads(a, b, run_id)
+    async with asyncio.timeout(10):
+        while with_key(await a.runs(), "answered") != [run_id]:  # noqa: ASYNC110 - lists may lag
+            await asyncio.sleep(0.1)
+    assert with_key(await b.runs(), "answered") == [run_id]
 
 
 @pytest.mark.parametrize("how", ["cut", "half_open"])

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from statistics import median
 from typing import Any, Final
@@ -25,6 +25,8 @@ from tests.bench.stats import AT_MOST, Figure, Goal, by_process, percentile
 HEADERS: Final = {"X-Tenant-Id": TENANT, "X-Principal-Id": "usr_bench"}
 CLIENTS: Final = 16
 TWICE: Final = 2.0
+DESIGN: Final = 1_000
+RESULT_S: Final = 0.02  # by then the result of the forward before is written: it costs its own
 BACK_MS: Final = 10.0
 
 
@@ -40,7 +42,7 @@ async def federation(plan: Plan) -> list[Figure]:
             forwards.append(forward * 1000)
             ratios.append(forward / create)
             back.append(percentile(await events_back(http, a, b, count), 0.5) * 1000)
-    cost, note = await whole_runs(plan)
+    cost, follows, note = await whole_runs(plan)
     return [
         Figure(
             "federation",
@@ -48,8 +50,8 @@ async def federation(plan: Plan) -> list[Figure]:
             "ms",
             forwards,
             Goal(AT_MOST, TWICE * median(creates), f"≤ 2 x a local create ({median(creates):.2f})"),
-            note="intent, the peer's create, result: all three durable, on loopback; "
-            f"{median(ratios):.2f} x a local create in turn with it",
+            note="the intent, then the peer's create, both durable, on loopback; the result is "
+            f"written beside the answer; {median(ratios):.2f} x a local create in turn with it",
         ),
         Figure("federation", "a local create, in turn with it, p50", "ms", creates),
         Figure(
@@ -62,6 +64,14 @@ async def federation(plan: Plan) -> list[Figure]:
         ),
         Figure(
             "federation", "processor time of a forwarded run, both nodes", "ms", cost, note=note
+        ),
+        Figure(
+            "federation",
+            f"cores for {DESIGN:,} forwarded runs/s, the busier of the two machines",
+            "cores",
+            follows,
+            note="from the line above: what each node's processes use for one run, a thousand "
+            "times a second; executing the run is in B's share",
         ),
     ]
 
@@ -120,6 +130,7 @@ async def in_turn(http: aiohttp.ClientSession, node: Node, count: int) -> tuple[
         await forward(http, node)
         creates.append(between - began)
         forwards.append(time.perf_counter() - between)
+        await asyncio.sleep(RESULT_S)
     return percentile(creates, 0.5), percentile(forwards, 0.5)
 
 
@@ -177,9 +188,12 @@ async def until(news: asyncio.Event, arrived: dict[int, float], sequence: int) -
             news.clear()
 
 
-async def whole_runs(plan: Plan) -> tuple[list[float], str]:
-    """Return the processor time (ms) of runs that are forwarded, executed and copied back."""
-    costs, meter, total = [], Meter(), 0
+async def whole_runs(plan: Plan) -> tuple[list[float], list[float], str]:
+    """Return the processor time (ms) of runs that are forwarded, executed and copied back.
+
+    With it what the busier node needs for `DESIGN` of them a second, in cores, and by process.
+    """
+    costs, cores, meter, total = [], [], Meter(), 0
     count = 100 if plan.quick else 400
     b_names = ("gateway", "handlers", "executor", "projector")
     async with (
@@ -202,7 +216,23 @@ async def whole_runs(plan: Plan) -> tuple[list[float], str]:
             meter.stop(pids)
             total += count
             costs.append(sum(one.seconds.values()) / count * 1000)
-    return costs, f"16 clients; forwarded, executed, copied; {by_process(meter.seconds, total)}"
+            cores.append(max(share(one.seconds, letter, count) for letter in "AB") * DESIGN)
+    a, b = (share(meter.seconds, letter, total) * DESIGN for letter in "AB")
+    said = f"16 clients; forwarded, executed, copied; {by_process(meter.seconds, total)}"
+    return costs, cores, f"{said}; {most(meter.seconds, total)}; A {a:.1f}, B {b:.1f} cores"
+
+
+def share(seconds: Mapping[str, float], letter: str, count: int) -> float:
+    """Return the processor seconds that a node took for one of `count` runs."""
+    return sum(s for name, s in seconds.items() if name.startswith(letter)) / count
+
+
+def most(seconds: Mapping[str, float], count: int) -> str:
+    """Return what the processes of which a node has one can bear: a gateway, the broker."""
+    ones = {name: s for name, s in seconds.items() if name.split()[1] in ("gateway", "nats")}
+    name = max(ones, key=lambda one: ones[one])
+    most_a_second = count / ones[name]
+    return f"of what is one process in a node, {name} is full first, at {most_a_second:.0f}/s"
 
 
 def pids_of(letter: str, node: Node) -> dict[str, int]:
