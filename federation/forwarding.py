@@ -248,7 +248,12 @@ class Forwarder:
     async def _resume(self, ref: StreamRef) -> None:
         try:
             forward = await self.read(ref)
-            if forward is not None and forward.status == "requested":
+            if forward is None:
+                return
+            if forward.accepted is not None:  # written, and its writer did not live to say so
+                run_id, stack_id = forward.accepted.remote_run_id, forward.accepted.stack_id
+                self._tell(remote_ref(ref.tenant_id, run_id), stack_id)
+            elif forward.status == "requested":
                 log.info("resuming %s at %s", ref.aggregate_id, forward.requested.stack_id)
                 await self.finish(forward.view())
         except DependencyUnavailableError as error:
