@@ -149,7 +149,7 @@ async def test_answered_and_dead_before_the_result_is_written(three: Three) -> N
     await a.died("handlers")
     a.kill("gateway")
     assert (await a.copy(run_id))[0].view_state is None
-    await a.again("handlers")
+    a.start("handlers")
     await a.again("gateway")
     await same_heads(a, b, run_id)
     async with asyncio.timeout(10):
