@@ -170,7 +170,8 @@ async def test_a_result_that_could_not_be_written_is_written_by_the_same_key(
     node: FedNode, fake: FakePeer
 ) -> None:
     """The client has its answer, the handlers are gone: the intent is resumed."""
-    real, broken = node.door.bus.handlers["forward.accept"], []
+    real = node.door.bus.handlers["forward.accept"]
+    broken: list[Mapping[str, Any]] = []
 
     async def fails(auth: AuthContext, command: Mapping[str, Any]) -> dict[str, Any]:
         if not broken:

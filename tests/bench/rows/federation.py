@@ -217,9 +217,9 @@ async def whole_runs(plan: Plan) -> tuple[list[float], list[float], str]:
             total += count
             costs.append(sum(one.seconds.values()) / count * 1000)
             cores.append(max(share(one.seconds, letter, count) for letter in "AB") * DESIGN)
-    a, b = (share(meter.seconds, letter, total) * DESIGN for letter in "AB")
+    on_a, on_b = (share(meter.seconds, letter, total) * DESIGN for letter in "AB")
     said = f"16 clients; forwarded, executed, copied; {by_process(meter.seconds, total)}"
-    return costs, cores, f"{said}; {most(meter.seconds, total)}; A {a:.1f}, B {b:.1f} cores"
+    return costs, cores, f"{said}; {most(meter.seconds, total)}; A {on_a:.1f}, B {on_b:.1f} cores"
 
 
 def share(seconds: Mapping[str, float], letter: str, count: int) -> float:
