@@ -95,6 +95,7 @@ IP_ADDRESSES: Final = (
         _ip,
         (".",),
         reach=3,
+        digits=4,
     ),
     Recogniser(
         "ip_address",
@@ -102,5 +103,6 @@ IP_ADDRESSES: Final = (
         _ip,
         (":",),
         reach=4,
+        marks=":",
     ),
 )

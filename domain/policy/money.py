@@ -63,4 +63,6 @@ IBAN: Final = Recogniser(
         r"[A-Z](?<![^\W_].)[A-Z][0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![^\W_])"
     ),
     _iban,
+    digits=2,
+    capitals=2,
 )

@@ -134,7 +134,14 @@ SHAPES: Final = (
     ("nl_bsn", rf"[0-9]{ALONE}[0-9]{{3}}\.[0-9]{{2}}\.[0-9]{{3}}{END}", _nl_bsn),
 )
 # A codice fiscale may be written with letters for all of its digits; the others have six.
+LETTERS: Final = "it_codice_fiscale"
 NATIONAL_IDS: Final = tuple(
-    Recogniser(kind, re.compile(shape), _when(check), is_number=kind != "it_codice_fiscale")
+    Recogniser(
+        kind,
+        re.compile(shape),
+        _when(check),
+        is_number=kind != LETTERS,
+        capitals=6 if kind == LETTERS else 0,
+    )
     for kind, shape, check in SHAPES
 )

@@ -39,10 +39,10 @@ class Recogniser:
     (`open_tail`). `accept` returns the part of a match that is redacted, which ends where the
     search goes on; `None` lets the search go on one character behind the match's beginning. It
     may look at the match alone, so that what is found never depends on what comes later.
-    The rest only saves time. `needs` are texts of which a match has at least one: as it is,
+    The rest only saves time: what every match has. At least one of the characters `marks`, so
+    many ASCII `digits`, so many ASCII `capitals` in a row. One of the texts `needs`: as it is,
     up to `reach` characters behind the match's beginning, or anywhere in lower case, where
-    `any_case`. `is_number` says instead that it has six digits near each other, and little
-    before them.
+    `any_case`. `is_number` says that it has six digits near each other, and little before them.
     """
 
     kind: str
@@ -52,6 +52,9 @@ class Recogniser:
     reach: int = 0
     any_case: bool = False
     is_number: bool = False
+    marks: str = ""
+    digits: int = 0
+    capitals: int = 0
 
     def find(self, text: str, start: int, end: int = sys.maxsize) -> Iterator[Match]:
         """Return what is found from `start` to `end`, in order, never overlapping."""

@@ -1,11 +1,17 @@
 """What is looked for together: some kinds, in one text after the other."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from typing import Final, TypeVar
 
 from agentos.domain.policy.open_tail import open_tail
 from agentos.domain.policy.recogniser import LEAD, NUMBERS, TRAIL, Match, Recogniser
+
+K = TypeVar("K")
+NO_DIGIT: Final = bytes(code for code in range(256) if not 0x30 <= code <= 0x39)
+CAPITALS: Final = bytes(0x41 if 0x41 <= code <= 0x5A else 0x20 for code in range(256))
+DIGITS: Final = 6  # that a number has at least
 
 
 class Search:
@@ -19,32 +25,26 @@ class Search:
         # the text can rule out is sorted by that look, and no regular expression runs for it.
         self._numbers = [r for r in self.recognisers if r.is_number]
         others = [r for r in self.recognisers if not r.is_number]
-        self._always = [r for r in others if not r.needs]
-        self._plain = [r for r in others if r.needs and not r.any_case]
-        self._folded = [r for r in others if r.needs and r.any_case]
+        counted = [r for r in others if r.digits or r.capitals]
+        self._counted = _grouped(counted, lambda r: (r.digits, b"A" * r.capitals))
+        self._marked = _grouped([r for r in others if r not in counted], lambda r: r.marks)
 
     def find(self, text: str, start: int = 0) -> list[Match]:
         """Return all that is found from `start` on; those of different kinds may overlap."""
         found: list[Match] = []
-        for recogniser in self._always:
-            found += recogniser.find(text, start)
-        for recogniser in self._plain:
-            first = len(text)
-            for need in recogniser.needs:
-                at = text.find(need)
-                if 0 <= at < first:
-                    first = at
-            if first < len(text):
-                found += recogniser.find(text, max(start, first - recogniser.reach))
-        if self._folded:
-            lower = text.lower()
-            for recogniser in self._folded:
-                for need in recogniser.needs:
-                    if need in lower:
-                        found += recogniser.find(text, start)
-                        break
-        if self._numbers and (spans := [number.span() for number in NUMBERS.finditer(text)]):
-            first, last = max(start, spans[0][0] - LEAD), spans[-1][1] + TRAIL
+        lower: list[str] = []
+        for marks, recognisers in self._marked:
+            if not marks or marks[0] in text or marks[-1] in text:
+                for recogniser in recognisers:
+                    _find_needed(recogniser, text, start, lower, found)
+        raw = text.encode("utf-8", "replace")
+        digits, capitals = len(raw.translate(None, NO_DIGIT)), raw.translate(CAPITALS)
+        for (some, run), recognisers in self._counted:
+            if digits >= some and run in capitals:
+                for recogniser in recognisers:
+                    _find_needed(recogniser, text, start, lower, found)
+        if digits >= DIGITS and self._numbers and (spans := list(NUMBERS.finditer(text))):
+            first, last = max(start, spans[0].start() - LEAD), spans[-1].end() + TRAIL
             for recogniser in self._numbers:
                 found += recogniser.find(text, first, last)
         return found
@@ -64,3 +64,29 @@ class Search:
     def _open(self) -> re.Pattern[str]:
         tails = dict.fromkeys(open_tail(recogniser.pattern) for recogniser in self.recognisers)
         return re.compile("|".join(tails))
+
+
+def _grouped(
+    recognisers: Iterable[Recogniser], key: Callable[[Recogniser], K]
+) -> list[tuple[K, list[Recogniser]]]:
+    groups: dict[K, list[Recogniser]] = {}
+    for recogniser in recognisers:
+        groups.setdefault(key(recogniser), []).append(recogniser)
+    return list(groups.items())
+
+
+def _find_needed(
+    recogniser: Recogniser, text: str, start: int, lower: list[str], found: list[Match]
+) -> None:
+    """Add what one recogniser finds; `lower` keeps the text in lower case once it was needed."""
+    if not recogniser.needs:
+        found += recogniser.find(text, start)
+    elif recogniser.any_case:
+        if not lower:
+            lower.append(text.lower())
+        if any(need in lower[0] for need in recogniser.needs):
+            found += recogniser.find(text, start)
+    else:
+        places = [at for need in recogniser.needs if (at := text.find(need)) >= 0]
+        if places:
+            found += recogniser.find(text, max(start, min(places) - recogniser.reach))

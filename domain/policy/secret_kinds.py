@@ -47,8 +47,14 @@ def _private_key(found: re.Match[str]) -> Span | None:
     return (found.start(), found.start() + runs[-1].end()) if runs else None
 
 
-def _token(kind: str, shape: str, *needs: str) -> Recogniser:
-    return Recogniser(kind, re.compile(ALONE + shape + END), whole, needs)
+def _token(kind: str, shape: str, *needs: str, capitals: int = 0) -> Recogniser:
+    pattern = re.compile(ALONE + shape + END)
+    return Recogniser(kind, pattern, whole, needs, marks=_mark(needs), capitals=capitals)
+
+
+def _mark(needs: tuple[str, ...]) -> str:
+    """Return a character that texts seldom have and all of these do."""
+    return next((mark for mark in "_-" if all(mark in need for need in needs)), "")
 
 
 # In a block, fewer than five dashes in a row: so its end is where five are.
@@ -63,15 +69,17 @@ NAMED_VALUE: Final = (
 )
 
 API_KEYS: Final = (
-    _token("aws_access_key", r"(?:AKIA|ASIA)[A-Z0-9]{16}", "AKIA", "ASIA"),
+    _token("aws_access_key", r"(?:AKIA|ASIA)[A-Z0-9]{16}", "AKIA", "ASIA", capitals=4),
     _token(
         "github_token", r"gh[oprsu]_[A-Za-z0-9]{20,255}", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"
     ),
     _token("github_token", r"github_pat_\w{22,255}", "github_pat_"),
     _token("gitlab_token", r"glpat-[\w-]{20,64}", "glpat-"),
-    Recogniser("openai_key", re.compile(ALONE + r"sk-[\w-]{20,256}" + END), _openai, ("sk-",)),
+    Recogniser(
+        "openai_key", re.compile(ALONE + r"sk-[\w-]{20,256}" + END), _openai, ("sk-",), marks="-"
+    ),
     _token("anthropic_key", r"sk-ant-[\w-]{20,256}", "sk-ant-"),
-    _token("google_api_key", r"AIza[\w-]{35}", "AIza"),
+    _token("google_api_key", r"AIza[\w-]{35}", "AIza", capitals=2),
     _token("slack_token", r"xox[abeprs]-[A-Za-z0-9-]{10,256}", "xox"),
     _token("slack_token", r"xapp-[A-Za-z0-9-]{10,256}", "xapp-"),
     _token(
@@ -85,7 +93,7 @@ API_KEYS: Final = (
 )
 OTHER_SECRETS: Final = (
     _token("jwt", r"eyJ[\w-]{8,2048}\.eyJ[\w-]{8,8192}\.[\w-]{8,2048}", "eyJ"),
-    Recogniser("private_key", re.compile(PEM), _private_key, ("-----BEGIN ",)),
+    Recogniser("private_key", re.compile(PEM), _private_key, ("-----BEGIN ",), marks="-"),
     Recogniser(
         "bearer_token",
         re.compile(rf"(?i){ALONE}bearer {{1,2}}(?P<value>[\w.~+/-]{{20,4096}})={{0,2}}"),
@@ -94,6 +102,11 @@ OTHER_SECRETS: Final = (
         any_case=True,
     ),
     Recogniser(
-        "generic_secret", re.compile(NAMED_VALUE), _named_value, CALLED_SHORT, any_case=True
+        "generic_secret",
+        re.compile(NAMED_VALUE),
+        _named_value,
+        CALLED_SHORT,
+        any_case=True,
+        marks=":=",
     ),
 )

@@ -1,14 +1,14 @@
 """What the doors count. No label ever holds a tenant or an id."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-from agentos.domain.usage.usage import UsageRecorded
 
 METHODS: Final = frozenset("GET POST PUT PATCH DELETE HEAD OPTIONS".split())
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 FAST: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
+DECISIONS: Final = ("allowed", "blocked", "redacted")
 Key = tuple[str, str, str, int]
 
 
@@ -45,9 +45,10 @@ class Metrics:
         self.sse_streams = Gauge(
             "agentos_sse_streams", "Open event streams", registry=self.registry
         )
-        self._model_tokens = Counter(
+        tokens = Counter(
             "agentos_model_tokens", "Tokens of model calls", ("direction",), registry=self.registry
         )
+        self._input_tokens, self._output_tokens = tokens.labels("input"), tokens.labels("output")
         self._model_cost = Counter(
             "agentos_model_cost_usd", "Dollars that model calls cost", registry=self.registry
         )
@@ -57,12 +58,13 @@ class Metrics:
             buckets=FAST,
             registry=self.registry,
         )
-        self._policy_decisions = Counter(
+        decisions = Counter(
             "agentos_policy_decisions",
             "Model calls by what policy decided",
             ("decision",),
             registry=self.registry,
         )
+        self._policy_decisions = {decision: decisions.labels(decision) for decision in DECISIONS}
         self.usage_unrecorded = Counter(
             "agentos_usage_unrecorded",
             "Model calls without a usage event of their own",
@@ -95,13 +97,14 @@ class Metrics:
         """Count a request that was turned away."""
         self._auth_failures.labels(reason).inc()
 
-    def model_called(self, usage: UsageRecorded) -> None:
-        """Count one model call."""
-        self._model_tokens.labels("input").inc(usage.usage.input_tokens)
-        self._model_tokens.labels("output").inc(usage.usage.output_tokens)
-        self._model_cost.inc(usage.cost_usd)
-        if usage.policy is not None:
-            self._policy_decisions.labels(usage.policy.decision).inc()
+    def model_called(self, usage: Mapping[str, Any]) -> None:
+        """Count one model call, by the fields of its `UsageRecorded`."""
+        tokens, policy = usage["usage"], usage.get("policy")
+        self._input_tokens.inc(tokens["input_tokens"])
+        self._output_tokens.inc(tokens["output_tokens"])
+        self._model_cost.inc(usage["cost_usd"])
+        if policy is not None:
+            self._policy_decisions[policy["decision"]].inc()
 
     def text(self) -> bytes:
         """Return everything in the Prometheus text format."""

@@ -25,7 +25,7 @@ from agentos.gateways.model_policy.content import is_fixed
 from agentos.gateways.model_policy.leases import Reservation
 from agentos.gateways.model_policy.metering import Meter
 from agentos.gateways.model_policy.policies import Policies
-from agentos.gateways.model_policy.recording import Status, usage_recorded
+from agentos.gateways.model_policy.recording import Status, usage_fields
 from agentos.gateways.model_policy.router import Router
 
 R = TypeVar("R", ModelRequest, EmbedRequest)
@@ -181,12 +181,11 @@ class Governed(ABC, Generic[R]):
 
     def outcome(self, usage: Usage, target: Target, *, fallback_used: bool) -> Outcome:
         """Return what the gates said, and charge what was used."""
-        verdicts = [verdict for some in self.verdicts.values() for verdict in some]
         return Outcome(
             request_id=self.request.request_id,
             decision=self.decision(),
-            reasons=tuple(dict.fromkeys(r for v in verdicts for r in v.reasons)),
-            redactions=tuple(r.view() for v in verdicts for r in v.redactions),
+            reasons=self.reasons(),
+            redactions=tuple(r.view() for v in self.all_verdicts() for r in v.redactions),
             backend=target.backend,
             model=target.model,
             node=self.gates.node,
@@ -200,12 +199,20 @@ class Governed(ABC, Generic[R]):
         self.record("ok", usage, cost)
         return cost
 
+    def all_verdicts(self) -> list[Verdict]:
+        """Return what policy said, in the order of its looks."""
+        return [verdict for some in self.verdicts.values() for verdict in some]
+
     def decision(self) -> Decision:
         """Return the decision that all verdicts come to."""
-        found = {verdict.decision for some in self.verdicts.values() for verdict in some}
+        found = [verdict.decision for verdict in self.all_verdicts()]
         if "blocked" in found:
             return "blocked"
         return "redacted" if "redacted" in found else "allowed"
+
+    def reasons(self) -> tuple[str, ...]:
+        """Return the reasons of all verdicts, each once."""
+        return tuple(dict.fromkeys([r for v in self.all_verdicts() for r in v.reasons]))
 
     def latency_ms(self) -> int:
         """Return how long the call has taken, gates included."""
@@ -243,7 +250,7 @@ class Governed(ABC, Generic[R]):
     ) -> None:
         """Have the call written down, beside its answer."""
         auth = self.caller.auth
-        recorded = usage_recorded(self, status, usage, cost, error)
+        recorded = usage_fields(self, status, usage, cost, error)
         self.gates.meter.record(auth.tenant_id, auth.principal, self.caller.traceparent, recorded)
 
     def _used(self, error: BaseException, partial: Usage | None) -> Usage | None:

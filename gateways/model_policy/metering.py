@@ -12,8 +12,9 @@ from agentos.domain.auth import Principal, system_auth
 from agentos.domain.envelope import NO_TRACE
 from agentos.domain.errors import AgentOSError, InternalError, TimedOutError
 from agentos.domain.ports import CommandBus, EventLog, NewId
-from agentos.domain.usage.usage import UsageRecorded, usage_ref
+from agentos.domain.usage.usage import usage_ref
 from agentos.gateways.http.metrics import Metrics
+from agentos.gateways.model_policy.recording import Fields
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Ended(NamedTuple):
 
     principal: Principal
     traceparent: str
-    usage: UsageRecorded
+    usage: Fields
 
 
 @dataclass(slots=True, eq=False)
@@ -86,10 +87,8 @@ class Meter:
         self._warned_at = float("-inf")
         self.waiting = 0
 
-    def record(
-        self, tenant_id: str, principal: Principal, traceparent: str, usage: UsageRecorded
-    ) -> None:
-        """Note a call that ended; never waits.
+    def record(self, tenant_id: str, principal: Principal, traceparent: str, usage: Fields) -> None:
+        """Note a call that ended, with the fields of its `UsageRecorded`; never waits.
 
         Of refusals ten a second are written for each tenant; the next one says for how many it
         stands.
@@ -99,11 +98,11 @@ class Meter:
         if book is None:
             book = self._books[tenant_id] = Book(tenant_id)
             self._forget()
-        if usage.status == "refused":
+        if usage["status"] == "refused":
             if not self._is_written(book):
                 return
             if book.skipped:
-                usage = usage.model_copy(update={"stands_for": 1 + book.skipped})
+                usage = {**usage, "stands_for": 1 + book.skipped}
                 book.skipped = 0
         if self.waiting >= self._most:
             self._drop("overflow", 1)
@@ -191,7 +190,7 @@ class Meter:
             call = {
                 "principal": ended.principal.model_dump(),
                 "traceparent": ended.traceparent,
-                "usage": _bounded(ended.usage).model_dump(),
+                "usage": _bounded(ended.usage),
             }
             try:
                 size += len(orjson.dumps(call))
@@ -245,10 +244,10 @@ class Meter:
         return book.position
 
 
-def _bounded(usage: UsageRecorded) -> UsageRecorded:
+def _bounded(usage: Fields) -> Fields:
     """Return usage that names no more spans than anybody reads; the counts have them all."""
-    policy = usage.policy
-    if policy is None or len(policy.redactions) <= MOST_REDACTIONS:
+    policy = usage.get("policy")
+    if policy is None or len(policy["redactions"]) <= MOST_REDACTIONS:
         return usage
-    fewer = policy.model_copy(update={"redactions": policy.redactions[:MOST_REDACTIONS]})
-    return usage.model_copy(update={"policy": fewer})
+    fewer = {**policy, "redactions": policy["redactions"][:MOST_REDACTIONS]}
+    return {**usage, "policy": fewer}

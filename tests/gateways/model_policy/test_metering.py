@@ -27,8 +27,8 @@ from tests.handlers.virtual import run_virtual, virtual_time
 ANNA = Principal(principal_id="usr_anna")
 
 
-def used(request_id: str, **more: Any) -> UsageRecorded:
-    """Return a call's usage."""
+def used(request_id: str, **more: Any) -> dict[str, Any]:
+    """Return the fields of a call's usage."""
     fields: dict[str, Any] = {
         "request_id": request_id,
         "operation": "chat",
@@ -39,7 +39,7 @@ def used(request_id: str, **more: Any) -> UsageRecorded:
         "usage": TokenUsage(input_tokens=3, output_tokens=4, total_tokens=7),
         "cost_usd": 0.5,
     }
-    return UsageRecorded(**{**fields, **more})
+    return UsageRecorded(**{**fields, **more}).model_dump()
 
 
 def bus_to(*processes: Parts) -> MemoryBus:
@@ -129,7 +129,7 @@ async def test_a_batch_that_arrives_again_much_later_is_known() -> None:
         call = {
             "principal": ANNA.model_dump(),
             "traceparent": TRACE,
-            "usage": used("req_1").model_dump(),
+            "usage": used("req_1"),
         }
         command = {"traceparent": TRACE, "batch_id": "bat_1", "after": 0, "calls": [call]}
         auth = AuthContext(tenant_id="tnt_a", principal=ANNA, scopes=frozenset())
