@@ -1,4 +1,4 @@
-"""`python -m tests.bench.peers`: the same work on DBOS and LangGraph, beside ours."""
+"""`python -m tests.bench.peers`: the same work on others, beside ours."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ import uvloop
 from tests.bench.machine import describe_machine, end_cleanly_on_sigterm, raise_file_limit
 from tests.bench.peers.dbos import run_dbos
 from tests.bench.peers.langgraph import run_langgraph
+from tests.bench.peers.model_gateways import run_model_gateways
 from tests.bench.peers.ours import run_ours
 from tests.bench.peers.peer import PeerError
 from tests.bench.stats import Figure, markdown
@@ -21,6 +22,7 @@ WAYS: Final[dict[str, Callable[..., Coroutine[Any, Any, Measured]]]] = {
     "AgentOS": run_ours,
     "DBOS": run_dbos,
     "LangGraph": run_langgraph,
+    "models": run_model_gateways,
 }
 NOT_COMPARABLE: Final = """\
 What is not comparable:
@@ -36,12 +38,19 @@ What is not comparable:
   below that, suspect the setup first.
 - Ours does more: a signed token, quotas, idempotency, every intent durable before its call, and
   the events readable by anyone. An echo run is one model step; the run of three steps is a model
-  call, a tool call and a model call."""
+  call, a tool call and a model call.
+- Model gateways: LiteLLM checks one master key and has no database, so no budget and no usage
+  record; Portkey's open gateway checks no key, has no budget and no log. Ours verifies a signed
+  token, entitlement and policy, reserves a budget, and has each call's usage in a log with fsync.
+  All have one process; all ask the same mock model; they are asked by turns."""
 
 
 def main() -> int:
     """Measure us and each peer that can be installed; print all, side by side."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.peers", description=__doc__)
+    parser.add_argument(
+        "--only", type=_names, default=list(WAYS), help=f"some, of {','.join(WAYS)}"
+    )
     parser.add_argument("--quick", action="store_true", help="shorter; for a look")
     parser.add_argument("--json", metavar="FILE", help="write everything measured there too")
     asked = parser.parse_args()
@@ -51,9 +60,9 @@ def main() -> int:
     print("\n".join(f"{name}: {value}" for name, value in machine.items()), flush=True)
     size = {"seconds": 3.0, "runs": 2} if asked.quick else {"seconds": 10.0, "runs": 5}
     measured: dict[str, Measured] = {}
-    for name, work in WAYS.items():
+    for name in asked.only:
         try:
-            measured[name] = uvloop.run(work(**size))
+            measured[name] = uvloop.run(WAYS[name](**size))
         except (TimeoutError, PeerError, OSError) as exc:
             print(f"\n{name}: not measured, going on: {exc}", flush=True)
             continue
@@ -62,6 +71,13 @@ def main() -> int:
     if asked.json:
         Path(asked.json).write_text(json.dumps({"machine": machine, **measured}, indent=1))
     return 0
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - WAYS.keys():
+        raise argparse.ArgumentTypeError(f"there is no {', '.join(sorted(unknown))}")
+    return names
 
 
 def _table(measured: Measured) -> str:

@@ -1,11 +1,11 @@
 """Governed model calls: identity, entitlement, budget, policy, routing, usage, to a mock model."""
 
-import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
 
@@ -26,14 +26,17 @@ from tests.bench.plan import Plan
 from tests.bench.stats import AT_LEAST, AT_MOST, Figure, Floor, Goal, by_process, percentile
 
 CLIENTS: Final = 16
+DIRECT: Final = "straight to the mock model"
 PROMPT: Final = (
     "Write to the harbour master about the berth of the Alma. "
     "She needs water on Tuesday, and the crane on Wednesday morning. "
 ) * 8
 
 
-def request(path: str, authorization: str, model: str, *, stream: bool) -> str:
-    """Return a chat completion of about 1 KB."""
+def request(
+    authorization: str, model: str, headers: Mapping[str, str] | None = None
+) -> dict[bool, str]:
+    """Return a chat completion of about 1 KB, whole (`False`) and streamed (`True`)."""
     content: dict[str, Any] = {
         "model": model,
         "messages": [
@@ -42,13 +45,16 @@ def request(path: str, authorization: str, model: str, *, stream: bool) -> str:
         ],
         "max_tokens": 64,
     }
-    if stream:
-        content["stream"] = True
-    body = json.dumps(content, separators=(",", ":"))
-    return (
-        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-        f"Authorization: {authorization}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-    )
+    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+    asked = {}
+    for stream, extra in ((False, {}), (True, {"stream": True})):
+        body = json.dumps({**content, **extra}, separators=(",", ":"))
+        asked[stream] = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\n{more}"
+            f"Content-Type: application/json\r\nAuthorization: {authorization}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}"
+        )
+    return asked
 
 
 @asynccontextmanager
@@ -82,93 +88,81 @@ async def gateway(upstream: int) -> AsyncIterator[Node]:
 
 async def models(plan: Plan) -> list[Figure]:
     """Measure chat completions through the gateway, and the same straight to the mock."""
-    through: dict[str, list[float]] = {"rate": [], "p50": [], "p99": [], "first": []}
-    direct: dict[str, list[float]] = {"rate": [], "p50": [], "p99": [], "first": []}
+    through, direct = Trials(), Trials()
     meter, calls = Meter(), 0
     async with mock_model() as upstream, gateway(upstream) as node:
-        ours = _Side(node.second_port, "/v1/chat/completions", node.authorization, "openai/mock")
-        bare = _Side(upstream, "/v1/chat/completions", "Bearer none", "mock")
+        ours = Side(node.second_port, request(node.authorization, "openai/mock"))
+        bare = Side(upstream, request("Bearer none", "mock"))
         await ours.whole(CLIENTS, seconds=2.0)
         for _ in range(plan.repeats):
             meter.start(node.pids())
             outcome = await ours.whole(CLIENTS, seconds=plan.seconds)
             meter.stop(node.pids())
             calls += len(outcome.latencies)
-            through["rate"].append(outcome.rate)
-            direct["rate"].append((await bare.whole(CLIENTS, seconds=plan.seconds / 2)).rate)
-            for side, kept in ((ours, through), (bare, direct)):
-                single = (await side.whole(1, count=1000)).latencies
-                kept["p50"].append(percentile(single, 0.5) * 1000)
-                kept["p99"].append(percentile(single, 0.99) * 1000)
-                first = (await side.first_token(count=500)).latencies
-                kept["first"].append(percentile(first, 0.5) * 1000)
-            await asyncio.sleep(0)
+            through.rate.append(outcome.rate)
+            direct.rate.append((await bare.whole(CLIENTS, seconds=plan.seconds / 2)).rate)
+            for side, kept in ((bare, direct), (ours, through)):
+                await side.alone(kept)
+                await side.streamed(kept)
     note = by_process(meter.seconds, calls)
     return [
         Figure(
             "models",
             f"governed chat completions, {CLIENTS} clients, one gateway process",
             "/s",
-            through["rate"],
+            through.rate,
             Goal(AT_LEAST, 3_000.0),
-            [Floor("straight to the mock model", tuple(direct["rate"]))],
+            [Floor(DIRECT, tuple(direct.rate))],
             f"1 KB prompt, budget, policy and durable usage on; {note}",
         ),
-        _added("p50", through, direct, 0.6),
-        _added("p99", through, direct, 4.0),
-        _added("first", through, direct, 1.0),
+        _added("added to a call, one client alone, p50", through.p50, direct.p50, 0.6),
+        _added("added to a call, one client alone, p99", through.p99, direct.p99, 4.0),
+        _added("first streamed text later than direct, p50", through.first, direct.first, 1.0),
     ]
 
 
-def _added(
-    name: str, through: dict[str, list[float]], direct: dict[str, list[float]], goal: float
-) -> Figure:
-    words = {
-        "p50": "added to a call, one client alone, p50",
-        "p99": "added to a call, one client alone, p99",
-        "first": "first streamed text later than direct, p50",
-    }
-    base = median(direct[name])
-    return Figure(
-        "models",
-        words[name],
-        "ms",
-        [value - base for value in through[name]],
-        Goal(AT_MOST, goal),
-        [Floor("straight to the mock model", tuple(direct[name]))],
-    )
+def _added(what: str, through: list[float], direct: list[float], goal: float) -> Figure:
+    floor = Floor(DIRECT, tuple(direct))
+    return Figure("models", what, "ms", later(through, direct), Goal(AT_MOST, goal), [floor])
 
 
-class _Side:
-    """One server that is asked: ours, or the mock itself."""
+def later(through: list[float], direct: list[float]) -> list[float]:
+    """Return how much later each is than the middle of the direct ones."""
+    return [value - median(direct) for value in through]
 
-    def __init__(self, port: int, path: str, authorization: str, model: str) -> None:
+
+@dataclass
+class Trials:
+    """What was measured of one server: calls a second, and milliseconds of one client alone."""
+
+    rate: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+
+
+class Side:
+    """One server that is asked: ours, a peer, or the mock itself."""
+
+    def __init__(self, port: int, asked: Mapping[bool, str]) -> None:
         self._port = port
-        self._asked = {
-            stream: request(path, authorization, model, stream=stream) for stream in (False, True)
-        }
+        self._asked = asked
 
     async def whole(self, clients: int, **job: Any) -> Outcome:
         """Ask for whole answers."""
-        return await generate(
-            Job(
-                port=self._port,
-                request=self._asked[False],
-                clients=clients,
-                expected=200,
-                **job,
-            )
-        )
+        asked = self._asked[False]
+        work = Job(port=self._port, request=asked, clients=clients, expected=200, **job)
+        return await generate(work)
 
-    async def first_token(self, **job: Any) -> Outcome:
-        """Ask for streams; the time is that of the first text."""
-        return await generate(
-            Job(
-                port=self._port,
-                request=self._asked[True],
-                kind="first",
-                clients=1,
-                expected=200,
-                **job,
-            )
-        )
+    async def alone(self, kept: Trials, count: int = 1000) -> None:
+        """Ask as one client alone for whole answers."""
+        single = (await self.whole(1, count=count)).latencies
+        kept.p50.append(percentile(single, 0.5) * 1000)
+        kept.p99.append(percentile(single, 0.99) * 1000)
+
+    async def streamed(self, kept: Trials, count: int = 500) -> None:
+        """Ask as one client alone for streams, until their first text."""
+        asked = self._asked[True]
+        job = Job(port=self._port, request=asked, kind="first", clients=1, count=count)
+        job.expected = 200
+        kept.first.append(percentile((await generate(job)).latencies, 0.5) * 1000)
