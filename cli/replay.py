@@ -57,10 +57,12 @@ def rebuild_command(
         raise typer.Exit(USAGE)
     names = list(PROJECTIONS) if projection is None else [projection]
     try:
-        runtime = node_settings(data_dir).runtime()
+        settings = node_settings(data_dir)
+        runtime, days = settings.runtime(), settings.model_calls_days
         shown = _Shown(errors)
         with shown:
-            done = asyncio.run(_rebuild(runtime.nats_url, runtime.postgres_dsn, names, shown))
+            work = _rebuild(runtime.nats_url, runtime.postgres_dsn, names, shown, days)
+            done = asyncio.run(work)
     except (NodeNotStartedError, DependencyUnavailableError, psycopg.OperationalError) as exc:
         _say(f"{exc}\nNATS and PostgreSQL must run: start the node with `agentos up`")
         raise typer.Exit(UNREACHABLE) from exc
@@ -81,11 +83,16 @@ def _say(text: str) -> None:
 
 
 async def _rebuild(
-    nats_url: str, postgres_dsn: str, names: list[str], report: Callable[[Stand], None]
+    nats_url: str,
+    postgres_dsn: str,
+    names: list[str],
+    report: Callable[[Stand], None],
+    days: int,
 ) -> Rebuilt:
     connection = await connect(nats_url, "agentos-replay", timeout=CONNECT_TIMEOUT_S)
     try:
-        return await rebuild(JetStreamLog(connection), postgres_dsn, names, report)
+        log = JetStreamLog(connection)
+        return await rebuild(log, postgres_dsn, names, report, model_calls_days=days)
     finally:
         await bounded_close(connection)
 

@@ -126,6 +126,7 @@ class Settings:
     http_fetch_allow_private: bool = _variable(
         "flag", "0", "tool.http.fetch may reach private addresses"
     )
+    model_calls_days: int = _variable("count", "90", "how long single model calls are explained")
     executor_slots: int = _variable("count", "256", "runs that one executor works on at a time")
     handler_processes: int = _variable("count", "1", "how many handler processes run")
     executor_processes: int = _variable("count", "1", "how many executor processes run")

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -18,9 +19,11 @@ from agentos.infra.clock import SystemIds
 from agentos.infra.jetstream.connection import bounded_close, connect
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.signals import NatsSignals
+from agentos.projections.all import make_projectors
 from agentos.projections.drift import DriftCheck
 from agentos.projections.errors import ProjectionError
 from agentos.projections.metrics import ProjectorMetrics
+from agentos.projections.model_calls.projector import DAYS
 from agentos.projections.runner import ProjectionRunner, first_of
 
 if TYPE_CHECKING:
@@ -38,13 +41,14 @@ def main(settings: "Settings") -> None:
     os.nice(5)  # whoever waits for an answer goes first; lists may lag
     runtime = settings.runtime()
     try:
-        uvloop.run(serve(runtime.nats_url, runtime.postgres_dsn))
+        days = settings.model_calls_days
+        uvloop.run(serve(runtime.nats_url, runtime.postgres_dsn, model_calls_days=days))
     except (ProjectionError, DependencyUnavailableError) as exc:
         logger.critical("projector stopped: %s", exc)
         sys.exit(1)
 
 
-async def serve(nats_url: str, postgres_dsn: str) -> None:
+async def serve(nats_url: str, postgres_dsn: str, *, model_calls_days: int = DAYS) -> None:
     """Project until a signal asks to stop.
 
     Raises the `ProjectionError` that stopped it, or `DependencyUnavailableError` when NATS
@@ -57,7 +61,8 @@ async def serve(nats_url: str, postgres_dsn: str) -> None:
     connection = await connect(nats_url, SERVICE)
     try:
         log, signals = JetStreamLog(connection), NatsSignals(connection)
-        runner = ProjectionRunner(log, postgres_dsn)
+        projectors = partial(make_projectors, model_calls_days=model_calls_days)
+        runner = ProjectionRunner(log, postgres_dsn, projectors=projectors)
         metrics = ProjectorMetrics()
         drift = DriftCheck(log, postgres_dsn, metrics.drifted)
         worker_id = SystemIds()("wrk")

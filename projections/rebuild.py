@@ -19,6 +19,7 @@ from agentos.projections.all import make_projectors
 from agentos.projections.chunks import follow
 from agentos.projections.digest import TableDigest, digest_tables
 from agentos.projections.errors import RebuildRunningError
+from agentos.projections.model_calls.projector import DAYS
 from agentos.projections.projector import Connection, Projector
 from agentos.projections.schema import LIVE, REBUILD, connect, create_tables
 from agentos.projections.writer import Writer, read_places
@@ -118,15 +119,22 @@ class _Build:
 
 
 async def rebuild(
-    log: EventLog, dsn: str, names: Sequence[str], report: Callable[[Progress], None]
+    log: EventLog,
+    dsn: str,
+    names: Sequence[str],
+    report: Callable[[Progress], None],
+    *,
+    model_calls_days: int = DAYS,
 ) -> Rebuilt:
     """Rebuild the named projections and return what came of it.
+
+    `model_calls_days` must be what the live projector goes by, else the rows differ.
 
     Raises `RebuildRunningError` while another rebuild runs, `PoisonRecordError`,
     `DependencyUnavailableError`, or `psycopg.OperationalError`; the live tables are untouched
     then.
     """
-    projectors = make_projectors(tuple(names))
+    projectors = make_projectors(tuple(names), model_calls_days=model_calls_days)
     tables = [table for projector in projectors for table in projector.tables]
     async with await connect(dsn, LIVE, "agentos-rebuild") as live:
         await _lock_out_others(live)

@@ -96,7 +96,7 @@ async def _look(parts: Parts, tenant_id: str, request_id: str) -> dict[str, Any]
             await asyncio.sleep(LOOK_S)
         if (found := await parts.reads.get_model_call(tenant_id, request_id)) is not None:
             return found
-    raise NotFoundError("no such model call")
+    raise NotFoundError("no such model call, or one that is too old to be explained")
 
 
 def usage_view(window: Window, row: UsageRow) -> dict[str, Any]:

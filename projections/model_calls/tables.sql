@@ -8,3 +8,11 @@ CREATE TABLE IF NOT EXISTS model_calls (
   position     bigint NOT NULL,
   PRIMARY KEY (tenant_id, request_id)
 );
+-- Rows come in the order of their time, or nearly: a few pages of index find the old ones.
+CREATE INDEX IF NOT EXISTS model_calls_ended_at ON model_calls USING brin (ended_at);
+-- Up to which hour (since the epoch) calls were recorded, and for how many days they are kept.
+CREATE TABLE IF NOT EXISTS model_calls_kept (
+  is_only     boolean PRIMARY KEY DEFAULT true CHECK (is_only),
+  newest_hour bigint NOT NULL,
+  days        bigint NOT NULL
+);

@@ -17,6 +17,7 @@ from agentos.projections.errors import (
     ProjectionVersionError,
     RebuiltError,
 )
+from agentos.projections.model_calls.projector import DAYS
 from agentos.projections.projector import Connection
 from agentos.projections.queries import Pool, positions
 from agentos.projections.runs.queries import get_run
@@ -33,16 +34,16 @@ one_test_database = settings(
 )
 
 
-async def fresh(dsn: str) -> tuple[Connection, Writer]:
+async def fresh(dsn: str, model_calls_days: int = DAYS) -> tuple[Connection, Writer]:
     """Return a writer on empty tables."""
     conn = await connect(dsn, LIVE, "test")
     await conn.execute("DROP SCHEMA IF EXISTS agentos CASCADE")
-    return conn, await opened(conn)
+    return conn, await opened(conn, model_calls_days)
 
 
-async def opened(conn: Connection) -> Writer:
+async def opened(conn: Connection, model_calls_days: int = DAYS) -> Writer:
     """Return a writer on the tables that are there."""
-    projectors = make_projectors()
+    projectors = make_projectors(model_calls_days=model_calls_days)
     await create_tables(conn, LIVE, projectors)
     writer = Writer(conn, projectors)
     await writer.load()

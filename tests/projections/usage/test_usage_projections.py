@@ -1,6 +1,7 @@
 """Usage on real PostgreSQL: sums that do not depend on cuts, pages, and one call's row."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from agentos.domain.log import Recorded, make_commit
 from agentos.domain.run.events import TokenUsage
 from agentos.domain.usage.usage import Usage, UsageRecorded, usage_ref
 from agentos.infra.memory.log import MemoryLog
+from agentos.projections.all import make_projectors
 from agentos.projections.digest import TableDigest, digest_tables
 from agentos.projections.errors import PoisonRecordError
+from agentos.projections.model_calls.projector import DAYS, newest_hour
 from agentos.projections.model_calls.queries import get_model_call
 from agentos.projections.queries import Pool
 from agentos.projections.rebuild import rebuild
@@ -31,7 +34,9 @@ from tests.projections.test_writer import fresh
 HOUR = 3_600_000
 T0 = 1_795_255_200_000 - 1_795_255_200_000 % HOUR
 EVER = UsageFilters("day", 0, T0 + 10**10)
-TABLES = ("usage_by_window", "model_calls")
+NAMES = ("usage_by_window", "model_calls")
+TABLES = (*NAMES, "model_calls_kept")
+DAY = 24 * HOUR
 one_test_database = settings(
     max_examples=25,
     deadline=None,
@@ -72,9 +77,9 @@ def call(request_id: str = "req_1", **more: Any) -> UsageRecorded:
     return UsageRecorded(**{**fields, **more})
 
 
-async def project(dsn: str, batches: list[list[Recorded]]) -> list[TableDigest]:
+async def project(dsn: str, batches: list[list[Recorded]], days: int = DAYS) -> list[TableDigest]:
     """Project batches onto empty tables."""
-    conn, writer = await fresh(dsn)
+    conn, writer = await fresh(dsn, days)
     async with conn:
         for batch in batches:
             await writer.write(batch)
@@ -198,9 +203,72 @@ async def test_a_rebuild_gives_the_same_rows(dsn: str, pool: Pool) -> None:
     runner = ProjectionRunner(log, dsn)
     async with running(runner):
         await reached(runner, len(meter.records))
-        done = await rebuild(log, dsn, list(TABLES), lambda _: None)
+        done = await rebuild(log, dsn, list(NAMES), lambda _: None)
     assert done.identical is True
-    assert [digest.rows for digest in done.after] == [40, 20]
+    assert [digest.rows for digest in done.after] == [40, 20, 1]
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["req_1", "req_2", "req_3", "req_4"]), st.integers(-30, 60)),
+    min_size=1,
+    max_size=15,
+)
+
+
+@one_test_database
+@given(steps=steps, sizes=cuts, days=st.integers(1, 3))
+async def test_old_calls_go_however_the_log_is_cut(
+    dsn: str, pool: Pool, steps: list[tuple[str, int]], sizes: list[int], days: int
+) -> None:
+    """Clocks of several processes stand apart, so the time may go back a little."""
+    meter, at, times = Meter(), T0, {}
+    newest = T0 // HOUR + steps[0][1]
+    for request_id, hours in steps:
+        at += hours * HOUR
+        meter.usages.clear()  # each commit as another process's: its clock is its own
+        meter.write(call(request_id), at=at)
+        times[request_id] = at
+        newest = max(newest, min(at // HOUR, newest + 24))
+    one_by_one = await project(dsn, [[record] for record in meter.records], days)
+    assert one_by_one == await project(dsn, cut(meter.records, sizes), days)
+    for request_id, ended in times.items():
+        found = await get_model_call(pool, "tnt_a", request_id)
+        assert (found is not None) == (ended >= (newest - days * 24) * HOUR)
+
+
+async def test_a_rebuild_at_any_later_time_prunes_alike(dsn: str, pool: Pool) -> None:
+    log, meter = MemoryLog(), Meter()
+    for n in range(12):
+        meter.write(call(f"req_{n}"), at=T0 + n * DAY)
+    await append(log, meter.records)
+    runner = ProjectionRunner(log, dsn, projectors=partial(make_projectors, model_calls_days=5))
+    async with running(runner):
+        await reached(runner, len(meter.records))
+        done = await rebuild(log, dsn, list(NAMES), lambda _: None, model_calls_days=5)
+    assert done.identical is True
+    assert [digest.rows for digest in done.after] == [12, 6, 1]
+    assert await get_model_call(pool, "tnt_a", "req_5") is None
+    assert await get_model_call(pool, "tnt_a", "req_6") is not None
+
+
+async def test_a_longer_age_shows_more_after_a_rebuild(dsn: str, pool: Pool) -> None:
+    log, meter = MemoryLog(), Meter()
+    for n in range(4):
+        meter.write(call(f"req_{n}"), at=T0 + n * DAY)
+    await append(log, meter.records)
+    runner = ProjectionRunner(log, dsn, projectors=partial(make_projectors, model_calls_days=1))
+    async with running(runner):
+        await reached(runner, len(meter.records))
+    assert await get_model_call(pool, "tnt_a", "req_0") is None
+    done = await rebuild(log, dsn, list(NAMES), lambda _: None, model_calls_days=9)
+    assert done.identical is False  # and says so: the kept days stand in a table of their own
+    assert await get_model_call(pool, "tnt_a", "req_0") is not None
+
+
+def test_a_clock_that_is_years_ahead_costs_a_day() -> None:
+    now = T0 // HOUR
+    assert newest_hour(None, [T0, T0 + 400 * DAY, T0 + HOUR]) == now + 24
+    assert newest_hour(now, [T0 - 5 * DAY]) == now
 
 
 async def test_what_is_no_usage_stops_the_projection(dsn: str) -> None:
