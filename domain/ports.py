@@ -83,6 +83,15 @@ class EventLog(Protocol):
         """Return the position of the partition's last commit, 0 when it is empty."""
         ...
 
+    async def purge(self, ref: StreamRef, *, through: int) -> None:
+        """Remove the aggregate's commits at or before position `through`, for ever.
+
+        Positions of other commits stay as they are. Repeated it removes nothing more. Where all
+        commits go, the aggregate is as one that never was: expected position 0. Retention alone
+        calls it, once the log says that it does.
+        """
+        ...
+
     async def start(self) -> int:
         """Return the position behind which the partition's commits begin.
 

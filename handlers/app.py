@@ -20,6 +20,8 @@ from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
 from agentos.handlers.ledgers import LedgerDesks
 from agentos.handlers.parts import Parts
+from agentos.handlers.retention.keeper import RetentionKeeper, RetentionParts
+from agentos.handlers.retention.readers import Readers
 from agentos.handlers.serving import CommandServer
 from agentos.handlers.subscribers import AccountsKeeper
 from agentos.handlers.sweep import load_unfinished, sweep_for_ever
@@ -34,6 +36,7 @@ from agentos.infra.jetstream.queue import JetStreamQueue
 from agentos.infra.jetstream.signals import NatsSignals
 from agentos.infra.nats_server import load_nats
 from agentos.infra.node.paths import NodePaths
+from agentos.infra.retention import archive_directory, retention_rules
 from agentos.infra.settings import Settings
 
 BEAT_S = 0.5
@@ -69,6 +72,26 @@ def make_parts(settings: Settings, client: Any) -> Parts:
         subscribers=None
         if server is None
         else AccountsKeeper(event_log, clock, ReloadedAccounts(server)),
+        retention=retention_rules(settings),
+    )
+
+
+def make_retention(settings: Settings, parts: Parts) -> RetentionKeeper:
+    """Return what lets old events go, in a handler process or for a command."""
+    return RetentionKeeper(
+        RetentionParts(
+            log=parts.log,
+            clock=parts.clock,
+            new_id=parts.new_id,
+            directory=parts.directory,
+            readers=Readers(parts.log),
+            rules=parts.retention,
+            archives=archive_directory(settings),
+            idempotency_ttl_ms=parts.idempotency_ttl_ms,
+            every_s=settings.retention_every_s,
+            crash_point=parts.crash_point,
+            metrics=parts.metrics.retention,
+        )
     )
 
 
@@ -98,6 +121,7 @@ async def serve(settings: Settings) -> None:
         asyncio.create_task(sweep_for_ever(parts)),
         asyncio.create_task(_beat(parts)),
         asyncio.create_task(record_denials_for_ever(parts)),
+        asyncio.create_task(make_retention(settings, parts).keep(parts.signals)),
     ]
     if parts.subscribers is not None:
         tasks.append(asyncio.create_task(parts.subscribers.keep()))

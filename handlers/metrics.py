@@ -7,6 +7,7 @@ import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from agentos.domain.envelope import Event
+from agentos.domain.retention.retention import RetentionApplied
 from agentos.domain.run.events import (
     RunCanceled,
     RunCompleted,
@@ -59,6 +60,33 @@ class HandlerMetrics(ProcessMetrics):
         self.quota_denied = Counter(
             "agentos_quota_denied", "Refused by a quota", ("kind",), registry=self.registry
         )
+        self.retention = RetentionMetrics(self.registry)
+
+
+class RetentionMetrics:
+    """What retention counts, in the registry of its process."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self._items = Counter(
+            "agentos_retention_items",
+            "What retention let go: runs, or events of usage and quotas",
+            ("kind",),
+            registry=registry,
+        )
+        self._commits = Counter(
+            "agentos_retention_commits",
+            "Commits that retention removed from the log",
+            ("kind",),
+            registry=registry,
+        )
+        self.failures = Counter(
+            "agentos_retention_failures", "Rounds of retention that failed", registry=registry
+        )
+
+    def applied(self, done: RetentionApplied) -> None:
+        """Count what went."""
+        self._items.labels(done.kind).inc(done.items)
+        self._commits.labels(done.kind).inc(done.commits)
 
 
 class ExecutorMetrics(ProcessMetrics):

@@ -6,6 +6,7 @@ from agentos.domain.aggregate import Moment
 from agentos.domain.auth import AuthContext, Principal
 from agentos.domain.envelope import Origin
 from agentos.domain.ports import Clock, EventLog, NewId, RunQueue, Signals
+from agentos.domain.retention.rules import NodeRetention
 from agentos.handlers.admission import AdmissionDesks
 from agentos.handlers.commands import Command
 from agentos.handlers.crash import CrashPoint, never
@@ -42,6 +43,7 @@ class Parts:
     denials: Denials = field(default_factory=Denials)
     metrics: HandlerMetrics = field(default_factory=HandlerMetrics)
     subscribers: AccountsKeeper | None = None
+    retention: NodeRetention = field(default_factory=NodeRetention)
 
     def moment(self, principal: Principal, traceparent: str, command_id: str = "") -> Moment:
         """Return the moment of a decision that is made now."""

@@ -36,7 +36,9 @@ from agentos.handlers.parts import Parts
 from agentos.handlers.policies import require_policy
 
 log = structlog.get_logger()
-PLATFORM_FIELDS: Final = ("name", "plan_tier", "default_policy_id", "entitlements", "policy")
+PLATFORM_FIELDS: Final = (
+    "name", "plan_tier", "default_policy_id", "entitlements", "policy", "retention"
+)  # fmt: skip
 Decision = Callable[[Tenant, Moment], list[Event]]
 
 
@@ -49,6 +51,7 @@ async def create_tenant(parts: Parts, auth: AuthContext, command: CreateTenant) 
 
     def decision(tenant: Tenant, at: Moment) -> list[Event]:
         token_policy(command.profile.policy)
+        parts.retention.require(command.profile.retention)
         return tenant.create(command.profile, at)
 
     return await _decide(parts, auth, command, decision)
@@ -69,6 +72,8 @@ async def update_tenant(parts: Parts, auth: AuthContext, command: UpdateTenant) 
             _require_own_to_set(tenant, profile)
         if profile.policy != tenant.profile.policy:
             token_policy(profile.policy)  # a budget that nobody can read would stop every call
+        if profile.retention != tenant.profile.retention:
+            parts.retention.require(profile.retention)
         return tenant.update(profile, at)
 
     policy_id = command.changes.get("default_policy_id")

@@ -38,9 +38,9 @@ class NodeNotStartedError(SettingsError):
 def _variable(kind: str, default: str, text: str, *, hide: str = "", choices: str = "") -> Any:
     """Describe one variable; its name is `AGENTOS_` and the field's name in capitals.
 
-    `kind` is text, home, path, port, count, flag, list or host. `hide` says what of it is
-    secret: `""`, `"all"` or `"password"` (the one inside it); such a variable X may come from
-    the file that `X_FILE` names.
+    `kind` is text, home, path, archive (a path or `none`), port, count, flag, list or host.
+    `hide` says what of it is secret: `""`, `"all"` or `"password"` (the one inside it); such a
+    variable X may come from the file that `X_FILE` names.
     """
     return field(
         repr=not hide,
@@ -95,6 +95,22 @@ class Settings:
     oidc_jwks_url: str = _variable("text", "", "where the issuer's keys are; empty: it says")
     metrics_require_auth: bool = _variable("flag", "0", "GET /metrics asks for a credential")
     idempotency_ttl_hours: int = _variable("count", "24", "how long idempotency keys are kept")
+    retention_runs: str = _variable(
+        "text", "forever", "how long ended runs are kept in the log: a number and s, m, h or d"
+    )
+    retention_remote_runs: str = _variable(
+        "text", "forever", "how long copies of ended runs at peers are kept in the log"
+    )
+    retention_usage: str = _variable(
+        "text", "forever", "how long the events of usage are kept in the log"
+    )
+    retention_quota: str = _variable(
+        "text", "forever", "how long events of quotas before their last balance are kept"
+    )
+    retention_archive: str = _variable(
+        "archive", "", "where what goes is kept; empty: in the data directory; none: nowhere"
+    )
+    retention_every_s: int = _variable("count", "600", "seconds between two rounds of retention")
     peers_file: Path | None = _variable("path", "", "the peers of this node; empty: no federation")
     stack_id: str = _variable("text", "stk_local", "id of this node among its peers")
     environment: str = _variable("text", "local", "environment that the node stands in")
@@ -245,7 +261,7 @@ def _handed_on(settings: Settings) -> Iterator[tuple[str, str]]:
         value = getattr(settings, spec.name)
         if f"{name}_FILE" in settings.texts:
             yield f"{name}_FILE", settings.texts[f"{name}_FILE"]
-        elif isinstance(value, Path):
+        elif isinstance(value, Path) or spec.metadata["kind"] == "archive":
             yield name, str(value)
         elif settings.origins.get(name, "default") != "default":
             yield name, settings.texts[name]
@@ -371,6 +387,8 @@ def _parse(name: str, spec: Field[Any], text: str) -> Any:
             return Path(text).expanduser().resolve()
         case "path":
             return Path(text).expanduser().absolute() if text else None
+        case "archive":
+            return text if text in ("", "none") else str(Path(text).expanduser().absolute())
         case "port":
             return _number(name, text, 1, 65535)
         case "count":

@@ -14,7 +14,17 @@ def clashes(settings: Settings) -> list[str]:
         if port in names:
             problems.append(f"{variable} and {names[port]} are both {port}; each needs its own")
         names[port] = variable
-    return problems + _issuer_problems(settings)
+    return problems + _issuer_problems(settings) + _retention_problems(settings)
+
+
+def _retention_problems(settings: Settings) -> list[str]:
+    from agentos.infra.retention import retention_rules  # noqa: PLC0415 - heavy, and needs us
+
+    try:
+        retention_rules(settings)
+    except ValueError as exc:
+        return [f"AGENTOS_RETENTION_…: {exc}"]
+    return []
 
 
 def _issuer_problems(settings: Settings) -> list[str]:

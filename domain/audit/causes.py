@@ -103,6 +103,7 @@ def _steps(payload: Inner) -> Meta:
 CALL: Final = ("request_id", "operation", "model_ref", "backend", "model", "status", "latency_ms")
 TOOL: Final = ("tool_call_id", "tool_id", "status", "duration_ms")
 APPROVAL: Final = ("tool_call_id", "approval_id")
+GONE: Final = ("kind", "items", "commits", "before", "position", "archive", "digest")
 
 AUDITED: Final[Mapping[str, Audited]] = {
     "agentos.run.created": Audited("runs.create", ("agent_version",), more=_forked),
@@ -135,6 +136,7 @@ AUDITED: Final[Mapping[str, Audited]] = {
     "agentos.agent.deprecated": Audited("agents.deprecate"),
     "agentos.policy.published": Audited("policies.publish", ("version",)),
     "agentos.policy.activated": Audited("policies.activate", ("version",)),
+    "agentos.retention.applied": Audited("retention.apply", GONE, "plan_id"),
     "agentos.catalog.published": Audited("config.change", ("version",)),
     "agentos.federation.forward.requested": Audited(
         "federation.runs.forward", ("stack_id", "agent_id")
@@ -162,6 +164,8 @@ NOT_AUDITED: Final[Mapping[str, str]] = {
     "agentos.quota.released": "counting",
     "agentos.quota.expired": "counting",
     "agentos.quota.balanced": "counting",
+    "agentos.retention.planned": "nothing has gone yet; that it went is recorded",
+    "agentos.retention.begun": "that it went is recorded",
     "agentos.federation.forward.accepted": "the answer to a forward that is recorded",
     "agentos.federation.run.linked": "follows from a forward that is recorded",
     "agentos.federation.events.copied": "a copy of events that their own node records",

@@ -8,7 +8,7 @@ so a stream knows how much it must keep.
 
 import re
 from collections.abc import Sequence
-from re import _constants as c
+from re import _constants as c  # type: ignore[attr-defined, unused-ignore]  # as open_tail
 from typing import Any, Final
 
 from agentos.domain.policy.document import ContentPattern

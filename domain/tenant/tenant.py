@@ -12,6 +12,7 @@ from agentos.domain.errors import (
     TenantDisabledError,
     TenantUnknownError,
 )
+from agentos.domain.retention.rules import Retention
 from agentos.domain.subjects import StreamRef
 from agentos.domain.tenant.quotas import PlanTier, Quotas, RunLimits, effective
 from agentos.domain.times import rfc3339
@@ -56,6 +57,7 @@ class Profile(BaseModel):
     quotas: Quotas = Quotas()
     policy: Annotated[dict[str, Any] | None, Readable] = Field(default=None, exclude_if=is_none)
     metadata: Metadata = Metadata()
+    retention: Retention | None = Field(default=None, exclude_if=is_none)
 
 
 class TenantCreated(Payload):

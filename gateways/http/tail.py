@@ -8,14 +8,17 @@ from contextlib import aclosing, contextmanager
 from functools import cached_property
 from typing import Final, Protocol, cast
 
-from agentos.domain.errors import DependencyUnavailableError
+from agentos.domain.errors import AgentOSError, CursorExpiredError, DependencyUnavailableError
 from agentos.domain.log import Recorded, TailBatch
 from agentos.domain.ports import EventLog
+from agentos.domain.retention.retention import KIND as RETENTION
+from agentos.domain.retention.retention import RetentionBegun, RetentionPlanned
 from agentos.domain.subjects import StreamRef
 
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 0.2
+GONE_UNSEEN: Final = "events may have been let go before they were shown here"
 RUNS: Final = ("run",)
 AUDIT: Final = ("audit",)
 AGENT: Final = re.compile(rb'"agent_id":"([^"]*)"')
@@ -73,6 +76,10 @@ class Listener(Protocol):
         """Learn that commits may have passed unseen: look into the log."""
         ...
 
+    def cut(self, error: AgentOSError) -> None:
+        """Learn that commits have passed unseen that the log has no more."""
+        ...
+
 
 class SharedTail:
     """Reads the log's end for as long as the process lives, and hands each commit out.
@@ -84,6 +91,7 @@ class SharedTail:
         self._log = event_log
         self._aggregates: dict[StreamRef, dict[Listener, None]] = {}
         self._tenants: dict[str, dict[Listener, None]] = {}
+        self._plans_heard: dict[str, int] = {}
         self.position: int | None = None
         self.reached = asyncio.Event()
 
@@ -133,7 +141,7 @@ class SharedTail:
     async def _follow(self) -> None:
         is_first = self.position is None
         after = await self._log.head() if self.position is None else self.position
-        batches = self._log.tail(after=after, kinds=RUNS + AUDIT)
+        batches = self._log.tail(after=after, kinds=(*RUNS, *AUDIT, RETENTION))
         async with aclosing(cast("AsyncGenerator[TailBatch]", batches)) as opened:
             async for batch in opened:
                 if is_first:
@@ -142,7 +150,27 @@ class SharedTail:
                     self.reached.set()
                     self._tell_missed()
                 for record in batch.records:
-                    self._hand_out(record)
+                    if record.ref.kind == RETENTION:
+                        await self._hear_of_retention(record)
+                    else:
+                        self._hand_out(record)
+
+    async def _hear_of_retention(self, record: Recorded) -> None:
+        """Make sure that nothing went before it was handed out, or tell those who wait for it.
+
+        A plan stands in the log for a while before it is begun. Whoever reads the plan while it
+        is the last word has read everything before it too, and nothing of that was gone yet.
+        """
+        tenant_id = record.ref.tenant_id
+        if record.types[-1] == RetentionPlanned.TYPE:
+            last = await self._log.last(record.ref)
+            if last is not None and last.position == record.position:
+                self._plans_heard[tenant_id] = record.position
+        elif record.types[-1] == RetentionBegun.TYPE:
+            was_heard = self._plans_heard.pop(tenant_id, None) == record.base
+            for listener in () if was_heard else tuple(self._tenants.get(tenant_id, ())):
+                listener.cut(CursorExpiredError(GONE_UNSEEN, first_sequence=1))
+        self.position = record.position
 
     def _hand_out(self, record: Recorded) -> None:
         self.position = record.position
@@ -176,6 +204,10 @@ class FinalWaiter:
 
     def missed(self) -> None:
         """Wake: the final event may have passed."""
+        self._woken.set()
+
+    def cut(self, error: AgentOSError) -> None:
+        """Wake: what waits for the run will find out."""
         self._woken.set()
 
     async def wait(self, until: float) -> bool:

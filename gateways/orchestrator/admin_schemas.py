@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from agentos.domain.ids import FREE_ID_PATTERN
 from agentos.domain.key.key import KeyKind
+from agentos.domain.retention.rules import Retention
 from agentos.domain.tenant.quotas import PlanTier, Quotas
 from agentos.domain.tenant.tenant import Entitlements, Metadata, Profile
 from agentos.gateways.http.bodies import BodyAuth
@@ -59,6 +60,7 @@ class TenantPatch(_Body):
     quotas: Quotas | None = None
     policy: dict[str, Any] | None = None
     metadata: Metadata | None = None
+    retention: Retention | None = None
 
 
 class TenantAct(_Body):
@@ -114,6 +116,7 @@ class TenantShape(Shape):
     quotas: dict[str, Any]
     policy: dict[str, Any] | None = None
     metadata: dict[str, Any]
+    retention: dict[str, Any] | None = None
 
 
 class TenantAnswer(Shape):

@@ -38,6 +38,11 @@ class RunView(Protocol):
         """The log position of the last commit in it."""
         ...
 
+    @property
+    def sequence(self) -> int:
+        """The sequence of the last event in it."""
+        ...
+
     def view(self) -> dict[str, Any]:
         """Return the contract's `Run` object."""
         ...

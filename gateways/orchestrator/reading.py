@@ -4,9 +4,10 @@ import asyncio
 from typing import Any, Final
 
 from agentos.domain.agent.agent import Agent, agent_ref
-from agentos.domain.errors import AgentOSError, NotFoundError
+from agentos.domain.errors import AgentOSError, CursorExpiredError, NotFoundError
 from agentos.domain.federation.remote import RemoteRun, remote_ref
 from agentos.domain.log import Recorded
+from agentos.domain.retention.retention import gone_of, retention_ref
 from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import FINAL, Run, run_ref
 from agentos.domain.subjects import StreamRef
@@ -24,10 +25,42 @@ async def load_run(parts: Parts, tenant_id: str, run_id: str) -> dict[str, Any]:
     ref = run_ref(tenant_id, run_id)
     row, last = await asyncio.gather(_row(parts, tenant_id, run_id), parts.log.last(ref))
     if last is None:
-        return await load_remote_run(parts, tenant_id, run_id)
+        return await _not_here(parts, ref, row)
     if row is not None and row.position >= last.position:
         return row.view()
     return folded_run(ref.tenant_id, run_id, await parts.log.read(ref))
+
+
+async def _not_here(parts: Parts, ref: StreamRef, row: RunView | None) -> dict[str, Any]:
+    """Return a run of which this node's log has nothing: it was let go, or a peer executes it."""
+    if row is not None and (purged := await purged_run(parts, ref)) is not None:
+        return purged.view()
+    try:
+        return await load_remote_run(parts, ref.tenant_id, ref.aggregate_id)
+    except NotFoundError:
+        if row is not None or (purged := await purged_run(parts, ref)) is None:
+            raise
+        return purged.view()
+
+
+async def purged_run(parts: Parts, ref: StreamRef) -> RunView | None:
+    """Return the row of a run that the log has no more, `None` where retention let no such go.
+
+    Raises `DependencyUnavailableError` when the row would have to say it and cannot be read: a
+    run that was is never answered as one that never was.
+    """
+    gone = gone_of(await parts.log.last(retention_ref(ref.tenant_id)), "runs")
+    if not gone.items:
+        return None
+    row = await parts.reads.get_run(ref.tenant_id, ref.aggregate_id)
+    return None if row is None or row.position > gone.position else row
+
+
+def events_gone(row: RunView) -> CursorExpiredError:
+    """Return what a purged run's events are answered with."""
+    return CursorExpiredError(
+        "the events of this run are not kept any more", first_sequence=row.sequence + 1
+    )
 
 
 async def load_remote_run(parts: Parts, tenant_id: str, run_id: str) -> dict[str, Any]:

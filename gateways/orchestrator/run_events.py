@@ -18,6 +18,7 @@ from agentos.gateways.http.sse import Item, Stream
 from agentos.gateways.http.tail import Framed
 from agentos.gateways.orchestrator.parts import Parts, parts_of
 from agentos.gateways.orchestrator.queries import DELTAS, RUN_ID, read_sequence, read_types
+from agentos.gateways.orchestrator.reading import events_gone, purged_run
 from agentos.gateways.orchestrator.runs import send_create
 
 CHUNK_BYTES = 64 * 1024
@@ -104,8 +105,11 @@ class RunEvents:
         with self._parts.tail.listening_to(wanted.ref, stream):
             past = await self._read()
             if not any(record.types for record in past):
-                return False
-            if self._is_over(past):
+                if (is_over := await self._is_purged()) is None:
+                    return False
+            else:
+                is_over = self._is_over(past)
+            if is_over:
                 await Answer(b"", 204)(scope, receive, send)
                 return True
             async with (
@@ -119,6 +123,18 @@ class RunEvents:
     async def _read(self) -> list[Recorded]:
         async with self._parts.streams.catching_up:
             return await self._parts.log.read(self._wanted.ref, after=self._position)
+
+    async def _is_purged(self) -> bool | None:
+        """Whether the run was let go and nothing of it is left to show; `None`: there is none.
+
+        Raises `CursorExpiredError` when something went that was not shown.
+        """
+        purged = await purged_run(self._parts, self._wanted.ref)
+        if purged is None:
+            return None
+        if max(self._seen, self._wanted.after_sequence) < purged.sequence:
+            raise events_gone(purged)
+        return True
 
     def _is_over(self, past: list[Recorded]) -> bool:
         """Whether nothing is left to show; `CursorExpiredError` when the beginning is gone."""
@@ -151,11 +167,18 @@ class RunEvents:
             items = await stream.take()
             if stream.has_missed or self._is_behind(items):
                 stream.live = stream.has_missed = False
-                await self._show(stream, await self._read())
+                if not (records := await self._read()):
+                    await self._require_kept()
+                await self._show(stream, records)
                 if self._is_behind(items):
                     raise InternalError("the log has a gap; resume behind the last id")
             if data := self._chunk(items):
                 await stream.write(data)
+
+    async def _require_kept(self) -> None:
+        """Raise `CursorExpiredError` when the run was let go before all of it was shown."""
+        if await self._parts.log.last(self._wanted.ref) is None:
+            await self._is_purged()
 
     def _is_behind(self, items: list[Item]) -> bool:
         expected = self._seen + 1

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from agentos.domain.auth import AuthContext
-from agentos.domain.errors import NotFoundError, TimedOutError
+from agentos.domain.errors import InvalidStateTransitionError, NotFoundError, TimedOutError
 from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import run_ref
 from agentos.gateways.http.answers import Answer, json_answer
@@ -26,11 +26,13 @@ from agentos.gateways.orchestrator.queries import (
     run_filters,
 )
 from agentos.gateways.orchestrator.reading import (
+    events_gone,
     folded_run,
     has_ended,
     is_final,
     load_remote_run,
     load_run,
+    purged_run,
 )
 from agentos.gateways.orchestrator.schemas import RunCancel, RunCreate, RunFork
 
@@ -84,7 +86,13 @@ async def fork_run(request: Request) -> Answer:
         "traceparent": call.traceparent,
         "correlation_id": call.correlation_id,
     }
-    answer = await parts_of(request).bus.send("run.fork", auth, command, timeout=COMMAND_S)
+    parts = parts_of(request)
+    try:
+        answer = await parts.bus.send("run.fork", auth, command, timeout=COMMAND_S)
+    except NotFoundError:
+        if (purged := await purged_run(parts, run_ref(auth.tenant_id, run_id))) is None:
+            raise
+        raise events_gone(purged) from None
     status = 200 if answer["existing"] else 201
     return json_answer({"run": answer["run"]}, call.correlation_id, status)
 
@@ -140,11 +148,16 @@ async def _await_final(
 ) -> dict[str, Any]:
     ref = run_ref(auth.tenant_id, run_id)
     waiter = FinalWaiter(FINAL_TYPES)
-    with parts.tail.listening_to(ref, waiter):
-        while not await has_ended(parts, ref):
-            if not await waiter.wait(until):
-                break
-    return folded_run(ref.tenant_id, run_id, await parts.log.read(ref))
+    try:
+        with parts.tail.listening_to(ref, waiter):
+            while not await has_ended(parts, ref):
+                if not await waiter.wait(until):
+                    break
+        return folded_run(ref.tenant_id, run_id, await parts.log.read(ref))
+    except NotFoundError:
+        if (purged := await purged_run(parts, ref)) is None:
+            raise
+        return purged.view()
 
 
 async def cancel_run(request: Request) -> ASGIApp:
@@ -180,7 +193,7 @@ async def cancel_here(request: Request) -> Answer:
     until = asyncio.get_running_loop().time() + parts.cancel_s
     waiter = FinalWaiter(FINAL_TYPES)
     with parts.tail.listening_to(run_ref(auth.tenant_id, run_id), waiter):
-        answer = await parts.bus.send("run.cancel", auth, command, timeout=parts.cancel_s)
+        answer = await _send_cancel(parts, auth, command)
         run = answer["run"]
         while not is_final(run):
             in_time = await waiter.wait(until)
@@ -188,3 +201,15 @@ async def cancel_here(request: Request) -> Answer:
             if not in_time and not is_final(run):
                 raise TimedOutError("the run has not stopped yet; the request stands")
     return json_answer({"run": run}, call.correlation_id)
+
+
+async def _send_cancel(parts: Parts, auth: AuthContext, command: dict[str, Any]) -> dict[str, Any]:
+    """Send `run.cancel`; a run whose events are gone has ended, as the read model says how."""
+    try:
+        return await parts.bus.send("run.cancel", auth, command, timeout=parts.cancel_s)
+    except NotFoundError:
+        purged = await purged_run(parts, run_ref(auth.tenant_id, command["run_id"]))
+        if purged is None:
+            raise
+        status = purged.view()["status"]
+        raise InvalidStateTransitionError(f"the run is {status}", status=status) from None

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from agentos.domain.errors import CursorExpiredError
 from agentos.domain.log import TailBatch
+from agentos.domain.retention.retention import gone_of, require_seen, retention_ref
 from agentos.gateways.http.call import call_of
 from agentos.gateways.http.sse import Item, Stream
 from agentos.gateways.http.tail import RUNS, Framed
@@ -74,6 +75,17 @@ class TenantEvents:
         start = await self._parts.log.start()
         if 0 < self._position <= start:
             raise CursorExpiredError("the events asked for are not in this log", first_sequence=1)
+        await self._require_seen()
+
+    async def _require_seen(self) -> None:
+        """Raise `CursorExpiredError` when retention let go what the cursor has not seen.
+
+        The log says so before anything goes: what was read before this found nothing is whole.
+        """
+        if self.kinds != RUNS:
+            return
+        last = await self._parts.log.last(retention_ref(self._wanted.tenant_id))
+        require_seen((self._position, self._line), gone_of(last, "runs"))
 
     async def _follow(self, stream: Stream) -> None:
         while True:
@@ -93,6 +105,7 @@ class TenantEvents:
             )
             async with aclosing(cast("AsyncGenerator[TailBatch]", batches)) as opened:
                 async for batch in opened:
+                    await self._require_seen()
                     if data := self._chunk([Framed(record) for record in batch.records]):
                         await stream.write(data)
                     if batch.caught_up:

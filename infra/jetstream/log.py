@@ -79,6 +79,13 @@ class JetStreamLog:
             "server's limits (`agentos doctor`)"
         )
 
+    async def purge(self, ref: StreamRef, *, through: int) -> None:
+        """Remove the aggregate's commits at or before position `through`; as `EventLog.purge`."""
+        request = {"filter": log_subject(self._partition, ref), "seq": through + 1}
+        await self._repeated(
+            lambda: api.call(self._connection, f"STREAM.PURGE.{self._stream}", request)
+        )
+
     # Reading
 
     async def last(self, ref: StreamRef) -> Recorded | None:

@@ -19,6 +19,7 @@ class MemoryLog:
     def __init__(self, partition: int = 0) -> None:
         self._partition = partition
         self._records: list[Recorded] = []
+        self._purged: set[int] = set()
         self._streams: dict[StreamRef, list[Recorded]] = {}
         self._grown = asyncio.Event()
 
@@ -46,6 +47,17 @@ class MemoryLog:
         grown, self._grown = self._grown, asyncio.Event()
         grown.set()
         return recorded.position
+
+    async def purge(self, ref: StreamRef, *, through: int) -> None:
+        """Remove the aggregate's commits at or before position `through`; as `EventLog.purge`."""
+        log_subject(self._partition, ref)
+        stream = self._streams.get(ref, [])
+        self._purged.update(r.position for r in stream if r.position <= through)
+        kept = [record for record in stream if record.position > through]
+        if kept:
+            self._streams[ref] = kept
+        else:
+            self._streams.pop(ref, None)
 
     async def last(self, ref: StreamRef) -> Recorded | None:
         """Return the aggregate's last commit, or `None` if it has none."""
@@ -85,7 +97,7 @@ class MemoryLog:
             records: list[Recorded] = []
             while position < len(self._records):
                 record = self._records[position]
-                if chosen(record):
+                if chosen(record) and record.position not in self._purged:
                     if len(records) == BATCH:
                         break
                     records.append(replace(record, body=b"") if headers_only else record)

@@ -365,3 +365,51 @@ async def test_a_waiting_tail_can_be_cancelled(log: EventLog) -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     await close(tail)
+
+
+async def test_a_purge_removes_what_it_names_and_moves_nothing(log: EventLog) -> None:
+    for first, expected in ((1, 0), (2, 1), (3, 2)):
+        await log.append(commit(run("a"), first), expected=expected)
+    await log.append(commit(run("b")), expected=0)
+    await log.append(commit(run("a", "tnt_b")), expected=0)
+    await log.purge(run("a"), through=2)
+    assert [record.position for record in await log.read(run("a"))] == [3]
+    assert [record.position for record in await past(log.tail(after=0))] == [3, 4, 5]
+    for _ in range(2):
+        await log.purge(run("a"), through=3)
+    assert await log.read(run("a")) == []
+    assert await log.last(run("a")) is None
+    assert await log.last_many([run("a"), run("b")]) == {run("b"): await log.last(run("b"))}
+    assert [record.position for record in await past(log.tail(after=0))] == [4, 5]
+    assert await log.head() == 5
+    assert await log.append(commit(run("c")), expected=0) == 6
+
+
+async def test_a_purge_of_the_end_leaves_the_head(log: EventLog) -> None:
+    await log.append(commit(run("a")), expected=0)
+    await log.append(commit(run("b")), expected=0)
+    await log.purge(run("b"), through=2)
+    assert await log.head() == 2
+    assert [record.position for record in await past(log.tail(after=0))] == [1]
+    assert await log.append(commit(run("b")), expected=0) == 3, "it is as one that never was"
+
+
+async def test_a_tail_goes_on_over_a_purge(log: EventLog) -> None:
+    for name in "abcd":
+        await log.append(commit(run(name)), expected=0)
+    tail = log.tail(after=0)
+    assert [record.position for record in await collect(tail, 4)] == [1, 2, 3, 4]
+    await log.purge(run("b"), through=2)
+    await log.purge(run("d"), through=4)
+    await log.append(commit(run("e")), expected=0)
+    assert [record.position for record in await collect(tail, 1)] == [5]
+    await close(tail)
+
+
+async def test_a_purge_stops_before_what_was_written_since(log: EventLog) -> None:
+    await log.append(commit(run("a")), expected=0)
+    await log.append(commit(run("a"), 2), expected=1)
+    await log.purge(run("a"), through=1)
+    (left,) = await log.read(run("a"))
+    assert (left.position, left.first_sequence) == (2, 2)
+    assert await log.append(commit(run("a"), 3), expected=2) == 3

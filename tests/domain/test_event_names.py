@@ -19,6 +19,7 @@ from agentos.domain.federation.remote import RemoteRun
 from agentos.domain.key.key import Key
 from agentos.domain.models.published import CatalogAggregate
 from agentos.domain.policy.policy import Policy
+from agentos.domain.retention.retention import RetentionOf
 from agentos.domain.run.events import FINAL_TYPES, SHORT_NAMES
 from agentos.domain.run.run import Run
 from agentos.domain.tenant.tenant import Tenant
@@ -38,6 +39,7 @@ AGGREGATES: tuple[type[Aggregate], ...] = (
     Peer,
     Usage,
     Policy,
+    RetentionOf,
 )
 NAMES = {
     "run": [
@@ -91,6 +93,11 @@ NAMES = {
     "catalog": ["agentos.catalog.published"],
     "usage": ["agentos.usage.recorded"],
     "policy": ["agentos.policy.activated", "agentos.policy.published"],
+    "retention": [
+        "agentos.retention.applied",
+        "agentos.retention.begun",
+        "agentos.retention.planned",
+    ],
     "key": ["agentos.key.issued", "agentos.key.revoked", "agentos.key.rotated"],
     "agent": ["agentos.agent.deprecated", "agentos.agent.registered", "agentos.agent.updated"],
     "tenant": [

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentos.domain.admission.admission import Admission, admission_ref
 from agentos.domain.agent.agent import Agent, Definition, agent_ref
-from agentos.domain.auth import USER_SCOPES, AuthContext, Principal
+from agentos.domain.auth import USER_SCOPES, AuthContext, Principal, system_auth
 from agentos.domain.errors import DependencyUnavailableError
 from agentos.domain.log import Commit, Recorded, make_commit
 from agentos.domain.ports import EventLog
@@ -19,13 +19,14 @@ from agentos.domain.run.run import Run, run_ref
 from agentos.domain.subjects import StreamRef, heartbeat
 from agentos.domain.tenant.tenant import Profile, Tenant, tenant_ref
 from agentos.handlers.admission import AdmissionDesks
-from agentos.handlers.commands import CancelRun, CreateRun
+from agentos.handlers.commands import CancelRun, CreateRun, UpdateTenant
 from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
 from agentos.handlers.ledgers import LedgerDesks
 from agentos.handlers.parts import Parts
 from agentos.handlers.runs import cancel_run, create_run
 from agentos.handlers.sweep import load_unfinished
+from agentos.handlers.tenants import update_tenant
 from agentos.handlers.usage_desks import UsageDesks
 from agentos.handlers.watch import LogWatch
 from agentos.infra.memory.log import MemoryLog
@@ -107,6 +108,12 @@ class Node:
         definition = Definition(name="A", model_ref="builtin/echo")
         await self.write(agent.ref, agent.register(definition, moment(new_id=self.new_id)), 0)
         return tenant
+
+    async def retention(self, tenant_id: str, **ages: str) -> None:
+        """Say how long what of a tenant is kept, as a platform admin does."""
+        parts = await self.handlers()
+        command = UpdateTenant(traceparent=TRACE, tenant_id=tenant_id, changes={"retention": ages})
+        await update_tenant(parts, system_auth(tenant_id), command)
 
     async def write(self, ref: StreamRef, events: Any, expected: int) -> int:
         """Append events as nobody in particular."""
