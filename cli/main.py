@@ -20,6 +20,7 @@ from agentos.cli import (
     models,
     peers,
     policy,
+    retention,
     status,
     tenants,
     token,
@@ -72,6 +73,7 @@ for group in (
     config,
     log,
     backup,
+    retention,
     usage,
     explain,
 ):

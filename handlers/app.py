@@ -3,7 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
 from typing import Any
@@ -20,7 +21,7 @@ from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
 from agentos.handlers.ledgers import LedgerDesks
 from agentos.handlers.parts import Parts
-from agentos.handlers.retention.keeper import RetentionKeeper, RetentionParts
+from agentos.handlers.retention.keeper import PATIENCE_S, RetentionKeeper, RetentionParts
 from agentos.handlers.retention.readers import Readers
 from agentos.handlers.serving import CommandServer
 from agentos.handlers.subscribers import AccountsKeeper
@@ -89,6 +90,7 @@ def make_retention(settings: Settings, parts: Parts) -> RetentionKeeper:
             archives=archive_directory(settings),
             idempotency_ttl_ms=parts.idempotency_ttl_ms,
             every_s=settings.retention_every_s,
+            patience_s=min(PATIENCE_S, settings.retention_every_s),
             crash_point=parts.crash_point,
             metrics=parts.metrics.retention,
         )
@@ -163,6 +165,19 @@ def main(settings: Settings) -> None:
     import uvloop  # noqa: PLC0415 - not on every platform
 
     uvloop.run(serve(settings))
+
+
+@asynccontextmanager
+async def retention_of(settings: Settings) -> AsyncIterator[RetentionKeeper]:
+    """Give what lets old events go, for a command beside the node."""
+    client = await connect(settings.runtime().nats_url, "retention")
+    try:
+        parts = make_parts(settings, client)
+        keeper = make_retention(settings, parts)
+        await keeper.listen(parts.signals)
+        yield keeper
+    finally:
+        await client.close()
 
 
 async def seed(settings: Settings) -> dict[str, Any]:

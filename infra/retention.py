@@ -46,6 +46,16 @@ class ArchiveDirectory:
         """Remove a file that no plan names."""
         await asyncio.to_thread((self.directory / name).unlink, missing_ok=True)
 
+    def missing(self, named: Sequence[Archive]) -> list[str]:
+        """Return the archives that are not here."""
+        return [a.name for a in named if not (self.directory / a.name).is_file()]
+
+    def unnamed(self, named: Sequence[Archive]) -> list[str]:
+        """Return the files that no plan names: of a process that ended before it could plan."""
+        names = {archive.name for archive in named}
+        there = self.directory.glob("*.log.gz*") if self.directory.is_dir() else ()
+        return sorted(path.name for path in there if path.name not in names)
+
     def _write(self, name: str, plan_id: str, records: Sequence[Recorded]) -> Archive:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         part, path = self.directory / f".{name}.part", self.directory / name

@@ -40,6 +40,7 @@ from agentos.handlers.retention.finding import PACE_S, Finder
 from agentos.handlers.retention.readers import Readers
 
 FIRST_S: Final = 5.0
+HEAR_S: Final = 3.0
 GRACE_S: Final = 1.0
 PATIENCE_S: Final = 10.0
 TROUBLE: Final = (AgentOSError, TimeoutError, FoldError, ArchiveError, OSError)
@@ -82,13 +83,37 @@ class RetentionKeeper:
         self._finder = Finder(
             parts.log, parts.clock, parts.readers, parts.idempotency_ttl_ms, parts.pace_s
         )
+        self.waiting: dict[str, str] = {}
+        """Why what is due of a tenant did not go in the last round."""
+
+    @property
+    def log(self) -> EventLog:
+        """The log that it works on."""
+        return self._parts.log
+
+    async def listen(self, signals: Signals) -> None:
+        """Hear how far the read models are, from now on."""
+        await self._parts.readers.listen(signals)
+
+    async def hears_a_projector(self, within_s: float = HEAR_S) -> bool:
+        """Whether a projector says where it is: without one nothing goes."""
+        until = asyncio.get_running_loop().time() + within_s
+        while not self._parts.readers.projected():
+            if asyncio.get_running_loop().time() > until:
+                return False
+            await asyncio.sleep(0.05)
+        return True
+
+    async def touched(self) -> list[str]:
+        """Return the tenants of which something went, or is about to."""
+        return sorted(record.ref.tenant_id for record in await self._parts.log.last_of_kind(KIND))
 
     async def keep(self, signals: Signals) -> None:
         """Make a round now and then until cancelled; what fails is tried again in the next.
 
         The first one comes soon: a plan that was under way when a process ended is finished.
         """
-        await self._parts.readers.listen(signals)
+        await self.listen(signals)
         pause = min(FIRST_S, self._parts.every_s)
         while True:
             await asyncio.sleep(pause)
@@ -100,16 +125,19 @@ class RetentionKeeper:
                 self._parts.metrics.failures.inc()
                 log.warning("retention waits", error=str(error))
 
-    async def round(self) -> AsyncIterator[RetentionApplied]:
-        """Finish what was begun, then let go of all that is due; yields each plan as it is done."""
+    async def round(self) -> AsyncIterator[tuple[str, RetentionApplied]]:
+        """Finish what was begun, then let go of all that is due.
+
+        Yields tenant and plan, each as it is done.
+        """
+        self.waiting = {}
         open_plans = await self.open_plans()
         for tenant_id in sorted({*open_plans, *await self._tenants()}):
             try:
                 async for applied in self._of_tenant(tenant_id, is_open=tenant_id in open_plans):
-                    yield applied
+                    yield tenant_id, applied
             except TROUBLE as error:
-                self._parts.metrics.failures.inc()
-                log.warning("retention waits", tenant_id=tenant_id, error=str(error))
+                self._waits(tenant_id, str(error))
 
     async def open_plans(self) -> list[str]:
         """Return the tenants with a plan that is not done."""
@@ -228,13 +256,14 @@ class RetentionKeeper:
             return True
         if archives is not None and await archives.holds(plan.archive):
             return True
-        log.error(
-            "an archive is not here as it was written: nothing is removed",
-            tenant_id=state.ref.tenant_id,
-            archive=plan.archive.name,
-        )
-        self._parts.metrics.failures.inc()
+        why = f"the archive {plan.archive.name} is not here as it was written: nothing is removed"
+        self._waits(state.ref.tenant_id, why)
         return False
+
+    def _waits(self, tenant_id: str, why: str) -> None:
+        self.waiting[tenant_id] = why
+        self._parts.metrics.failures.inc()
+        log.warning("retention waits", tenant_id=tenant_id, reason=why)
 
     async def _remove(self, state: RetentionOf) -> None:
         parts, plan = self._parts, state.plan

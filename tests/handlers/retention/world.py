@@ -119,7 +119,7 @@ class World:
 
 async def round_of(keeper: RetentionKeeper) -> list[RetentionApplied]:
     """Make one round; returns the plans that it saw through."""
-    return [applied async for applied in keeper.round()]
+    return [applied async for _, applied in keeper.round()]
 
 
 @asynccontextmanager

@@ -1,0 +1,188 @@
+"""Retention on real servers: what is old goes, and everybody who asks for it is told."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from agentos.domain.run.run import run_ref
+from agentos.infra.archive import ArchiveReader
+from agentos.infra.jetstream.connection import bounded_close, connect
+from agentos.infra.jetstream.log import JetStreamLog
+from tests.journeys.mini_node import MiniNode
+
+KEPT = {"AGENTOS_RETENTION_RUNS": "2s", "AGENTOS_RETENTION_EVERY_S": "1"}
+POINTS = (
+    "before_archive",
+    "after_archive",
+    "after_planned",
+    "after_begun",
+    "after_first_removed",
+    "after_removed",
+)
+
+
+@pytest_asyncio.fixture
+async def node() -> AsyncIterator[MiniNode]:
+    """A node with everything but handlers and a supervisor."""
+    node = MiniNode()
+    await node.open("gateway", "executor", "projector", "auditor")
+    yield node
+    await node.close()
+
+
+async def agentos(node: MiniNode, *words: str, **extra: str) -> tuple[int, str]:
+    """Run the command as the node's operator does."""
+    others = {k: v for k, v in os.environ.items() if not k.startswith("AGENTOS_")}
+    program = Path(sys.executable).with_name("agentos")
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [program, *words],
+        env=others | node.environment() | KEPT | extra,
+        cwd=node.directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout + (done.stderr if done.returncode else "")
+
+
+async def status_of(node: MiniNode, path: str, method: str = "GET") -> tuple[int, dict[str, Any]]:
+    async with node.http.request(method, path) as answer:
+        raw = await answer.read()
+        return answer.status, json.loads(raw) if answer.content_type.endswith("json") else {}
+
+
+async def purged(node: MiniNode, run_id: str, within: float = 60) -> dict[str, Any]:
+    """Wait until a run's events are gone; returns the error."""
+    async with asyncio.timeout(within):
+        while True:
+            try:
+                status, answer = await status_of(node, f"/v1/runs/{run_id}/events")
+                if status == 410:
+                    return answer["error"]  # type: ignore[no-any-return]
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.1)
+
+
+async def ended(node: MiniNode, text: str = "calculate 6 * 7") -> str:
+    """Start a run and wait for its end; returns its id."""
+    status, answer = await node.post_run_until_accepted(text)
+    assert status == 201, answer
+    run_id: str = answer["run"]["run_id"]
+    await node.finished(run_id)
+    return run_id
+
+
+async def test_what_is_old_goes_and_whoever_asks_is_told(node: MiniNode) -> None:
+    node.start("handlers")
+    await node.gateway_up()
+    runs = [await ended(node, f"calculate {n} * 7") for n in range(4)]
+    live = (await node.post_run_until_accepted("sleep 60000"))[1]["run"]["run_id"]
+    views = {run: (await status_of(node, f"/v1/runs/{run}"))[1]["run"] for run in runs}
+    events = await node.events(runs[0])
+    code, said = await agentos(node, "retention", "run", "--dry-run", "--json")
+    assert code == 0, said
+    assert json.loads(said)["dry_run"]
+
+    async with node.http.get("/v1/events?after=0-0") as stream:
+        seen: list[dict[str, Any]] = []
+        reading = asyncio.create_task(read_into(stream, seen))
+        await until(lambda: sum(e["type"] == "agentos.run.completed" for e in seen) == 4)
+        node.kill("handlers")
+        node.start("handlers", **KEPT)
+        await node.handlers_up()
+        for run in runs:
+            error = await purged(node, run)
+            assert error["code"] == "cursor_expired"
+        assert error["details"]["first_sequence"] == len(events) + 1
+        after = await ended(node, "hello behind it")
+        await until(lambda: any(e.get("run_id") == after for e in seen))
+        assert not any("error" in event for event in seen), "a live stream goes on"
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+    for run in runs:
+        status, answer = await status_of(node, f"/v1/runs/{run}")
+        assert (status, answer["run"]) == (200, views[run])
+        status, answer = await status_of(node, f"/v1/runs/{run}/wait")
+        assert (status, answer["run"]) == (200, views[run])
+        assert (await status_of(node, f"/v1/runs/{run}:cancel", "POST"))[0] == 409
+    assert (await status_of(node, "/v1/events?after=1-1"))[0] == 410
+    listed = (await status_of(node, "/v1/runs?limit=200"))[1]["runs"]
+    assert {*runs, live} <= {run["run_id"] for run in listed}
+    assert (await status_of(node, f"/v1/runs/{live}"))[1]["run"]["status"] == "running"
+
+    code, said = await agentos(node, "retention", "status", "--json")
+    assert code == 0, said
+    told = json.loads(said)
+    (tenant,) = told["tenants"]
+    assert tenant["gone"]["runs"]["items"] >= len(runs)
+    assert (told["missing"], told["unnamed"]) == ([], [])
+    code, said = await agentos(node, "audit", "verify", "--tenant", "tnt_demo", "--json")
+    assert (code, json.loads(said)["ok"]) == (0, True)
+    archived = await asyncio.to_thread(archived_bodies, node)
+    assert [json.loads(line)["event"] for line in archived[runs[0]]] == events
+    assert (await status_of(node, f"/v1/runs/{live}:cancel", "POST"))[0] == 200
+
+
+async def read_into(stream: aiohttp.ClientResponse, seen: list[dict[str, Any]]) -> None:
+    async for line in stream.content:
+        if line.startswith(b"data: "):
+            data = json.loads(line[6:])
+            seen.append(data.get("event", data))
+
+
+async def until(holds: Any, within: float = 30) -> None:
+    async with asyncio.timeout(within):
+        while not holds():  # noqa: ASYNC110 - another process changes it
+            await asyncio.sleep(0.05)
+
+
+def archived_bodies(node: MiniNode) -> dict[str, list[bytes]]:
+    """Return the lines of each archived run, in order."""
+    found: dict[str, list[bytes]] = {}
+    for path in sorted((node.directory / "data" / "archive").glob("*.log.gz")):
+        reader = ArchiveReader(path)
+        for chunk in reader.chunks():
+            for record in chunk:
+                found.setdefault(record.ref.aggregate_id, []).extend(record.lines())
+        assert reader.is_complete
+    return found
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_kill_at_any_point_loses_nothing(node: MiniNode, point: str) -> None:
+    node.start("handlers")
+    await node.gateway_up()
+    run_id = await ended(node)
+    events = await node.events(run_id)
+    node.kill("handlers")
+    node.start("handlers", AGENTOS_CRASH_POINT=f"retention.{point}", **KEPT)
+    await node.died("handlers", within=60)
+    connection = await connect(node.nats.url, "journey")
+    try:
+        log = JetStreamLog(connection)
+        if point in ("before_archive", "after_archive", "after_planned"):
+            assert await log.last(run_ref("tnt_demo", run_id)) is not None
+    finally:
+        await bounded_close(connection)
+    node.start("handlers", **KEPT)
+    await node.handlers_up()
+    assert (await purged(node, run_id))["details"]["first_sequence"] == len(events) + 1
+    assert (await status_of(node, f"/v1/runs/{run_id}"))[1]["run"]["status"] == "completed"
+    archived = await asyncio.to_thread(archived_bodies, node)
+    lines = archived[run_id]
+    shown = [json.loads(line)["event"] for line in lines]
+    assert shown[: len(events)] == events
+    assert len(shown) in (len(events), 2 * len(events)), "an unnamed file may be left"
