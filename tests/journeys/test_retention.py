@@ -45,7 +45,7 @@ async def agentos(node: MiniNode, *words: str, **extra: str) -> tuple[int, str]:
     program = Path(sys.executable).with_name("agentos")
     done = await asyncio.to_thread(
         subprocess.run,
-        [program, *words],
+        [str(program), *words],
         env=others | node.environment() | KEPT | extra,
         cwd=node.directory,
         capture_output=True,
