@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from agentos.cli.api_client import Url, connect, part
+from agentos.cli.api_client import Url, connect
 from agentos.cli.options import AsJson, DataDir
 from agentos.cli.tables import show_json
 
@@ -29,8 +29,8 @@ def explain(
     request_id: RequestId, url: Url = None, data_dir: DataDir = None, as_json: AsJson = False
 ) -> None:
     """Print what became of one model call: no content, only what was decided and why."""
-    path = f"/v1/model-calls/{part(request_id)}"
-    answer = connect(url, data_dir).call("GET", path)
+    # In the query any id comes through; in a path some servers change `//`, `.` or `%2F`.
+    answer = connect(url, data_dir).call("GET", "/v1/model-calls", request_id=request_id)
     if as_json:
         show_json(answer)
         return

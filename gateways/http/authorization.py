@@ -31,6 +31,7 @@ SCOPES: Final[Mapping[tuple[str, str], str]] = {
     ("GET", "/v1/runs/{run_id}/events"): "runs:read",
     ("GET", "/v1/events"): "events:read",
     ("GET", "/v1/usage"): "usage:read",
+    ("GET", "/v1/model-calls"): "usage:read",
     ("GET", "/v1/model-calls/{request_id}"): "usage:read",
     ("GET", "/v1/audit"): "audit:read",  # another tenant's: platform admins only
     ("GET", "/v1/audit/events"): "audit:read",  # and so here

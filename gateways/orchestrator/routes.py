@@ -248,10 +248,21 @@ USAGE: Final[Table] = (
     ),
     (
         "GET",
-        "/v1/model-calls/{request_id}",
+        "/v1/model-calls/{request_id:path}",
         usage.get_model_call,
         Described(
             "Explain a model call", {200: s.ModelCallAnswer}, (usage.REQUEST_ID,), errors=READ
+        ),
+    ),
+    (
+        "GET",
+        "/v1/model-calls",
+        usage.find_model_call,
+        Described(
+            "Explain a model call by any id",
+            {200: s.ModelCallAnswer},
+            (usage.REQUEST_ID_ASKED,),
+            errors=READ,
         ),
     ),
 )

@@ -40,6 +40,7 @@ GROUP_BY: Final = Parameter(
     "by model and agent_id by default",
 )
 REQUEST_ID: Final = Parameter("request_id", "the call's request id", "path")
+REQUEST_ID_ASKED: Final = Parameter("request_id", "the call's request id; needed")
 BACK: Final[dict[Window, int]] = {
     "hour": 24 * 3_600_000,
     "day": 30 * 86_400_000,
@@ -70,32 +71,43 @@ async def list_usage(request: Request) -> Answer:
 async def get_model_call(request: Request) -> Answer:
     """Return what became of one model call: policy, route, price, budget, usage; no content.
 
-    The id may be the request's, or that of an answer of the OpenAI-compatible doors. Its record
-    comes a moment after its answer: a call that is not there yet is waited for, up
-    to a second.
+    Any id can be asked for; `.` and `..`, which clients take out of a path, by
+    `find_model_call`. The id may be the request's, or that of an answer of the
+    OpenAI-compatible doors. Its record comes a moment after its answer: a call that is not
+    there yet is waited for, up to a second.
     """
+    return await _explained(request, REQUEST_ID, request.path_params["request_id"])
+
+
+async def find_model_call(request: Request) -> Answer:
+    """Return what became of the model call with the id in the query; as `get_model_call`."""
+    return await _explained(request, REQUEST_ID_ASKED, REQUEST_ID_ASKED.raw(request) or "")
+
+
+async def _explained(request: Request, where: Parameter, request_id: str) -> Answer:
     call = call_of(request.scope)
-    request_id: str = request.path_params["request_id"]
-    if not FREE_ID.match(request_id):
-        raise REQUEST_ID.misfit("not 1-256 printable characters")
-    found = await _look(parts_of(request), call.caller.tenant_id, _own_id(request_id))
+    if not FREE_ID.fullmatch(request_id):
+        raise where.misfit("not 1-256 printable characters")
+    found = await _look(parts_of(request), call.caller.tenant_id, _own_ids(request_id))
     return json_answer({"model_call": found}, call.correlation_id)
 
 
-def _own_id(request_id: str) -> str:
-    """Return our request id for what OpenAI's clients are shown as an answer's id."""
+def _own_ids(request_id: str) -> list[str]:
+    """Return the ids that may be meant: OpenAI's clients are shown ours in another dress."""
+    found = [request_id]
     for prefix in OPENAI_IDS:
         if request_id.startswith(prefix):
-            return f"req_{request_id.removeprefix(prefix)}"
-    return request_id
+            found.append(f"req_{request_id.removeprefix(prefix)}")
+    return found
 
 
-async def _look(parts: Parts, tenant_id: str, request_id: str) -> dict[str, Any]:
+async def _look(parts: Parts, tenant_id: str, request_ids: list[str]) -> dict[str, Any]:
     for look in range(LOOKS):
         if look:
             await asyncio.sleep(LOOK_S)
-        if (found := await parts.reads.get_model_call(tenant_id, request_id)) is not None:
-            return found
+        for request_id in request_ids:
+            if (found := await parts.reads.get_model_call(tenant_id, request_id)) is not None:
+                return found
     raise NotFoundError("no such model call, or one that is too old to be explained")
 
 

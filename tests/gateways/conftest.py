@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import aiohttp
 import jwt
 import pytest
+from yarl import URL
 
 from agentos.domain.agent.agent import Agent, Definition, agent_ref
 from agentos.domain.aggregate import Moment
@@ -339,7 +340,12 @@ class Door:
         self.bus.handlers[name] = handle
 
     async def call(
-        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any
+        self,
+        method: str,
+        path: str | URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> tuple[int, dict[str, Any], Mapping[str, str]]:
         """Make a call as the tenant's user, or with `headers`; return status, body, headers."""
         sent = bearer() if headers is None else headers

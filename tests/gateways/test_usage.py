@@ -1,8 +1,10 @@
 """`GET /v1/usage` and `/v1/model-calls/{request_id}`: the tenant's own, by its filters."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from yarl import URL
 
 from agentos.domain.times import to_ms
 from agentos.projections.usage_by_window.queries import UsageFilters
@@ -83,5 +85,45 @@ async def test_one_model_call(door: Door) -> None:
     door.reads.model_calls["tnt_other", "req_2"] = one
     status, body, _ = await door.call("GET", "/v1/model-calls/req_2")
     assert (status, body["error"]["code"]) == (404, "not_found")
-    status, body, _ = await door.call("GET", f"/v1/model-calls/{'x' * 257}")
-    assert (status, body["error"]["code"]) == (400, "invalid_request")
+    for path in (f"/v1/model-calls/{'x' * 257}", "/v1/model-calls", "/v1/model-calls?request_id="):
+        status, body, _ = await door.call("GET", path)
+        assert (status, body["error"]["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "request_id",
+    [
+        "a/b",
+        "/a//b/",
+        "a?b#c",
+        "100%",
+        "a%2Fb",
+        "a b",
+        "ünï\u2028",
+        "..",
+        ".",
+        "a+b&c=d",
+        "x" * 256,
+    ],
+)
+async def test_any_id_that_can_be_kept_can_be_explained(door: Door, request_id: str) -> None:
+    there = {"principal_id": "usr_x", "ended_at": "2026-11-20T10:00:00.000Z"}
+    one = {**call(request_id).model_dump(mode="json"), **there}
+    door.reads.model_calls[TENANT, request_id] = one
+    quoted = quote(request_id, safe="")
+    paths = [f"/v1/model-calls?request_id={quoted}"]
+    if request_id not in {".", ".."}:  # a client takes these out of a path
+        paths.append(f"/v1/model-calls/{quoted}")
+    for path in paths:
+        status, body, _ = await door.call("GET", URL(path, encoded=True))
+        assert (status, body["model_call"]["request_id"]) == (200, request_id)
+
+
+async def test_an_openai_answer_s_id_is_its_request_s(door: Door) -> None:
+    there = {"principal_id": "usr_x", "ended_at": "2026-11-20T10:00:00.000Z"}
+    for request_id in ("req_1", "chatcmpl-2"):
+        one = {**call(request_id).model_dump(mode="json"), **there}
+        door.reads.model_calls[TENANT, request_id] = one
+    for shown, own in (("chatcmpl-1", "req_1"), ("resp_1", "req_1"), ("chatcmpl-2", "chatcmpl-2")):
+        status, body, _ = await door.call("GET", f"/v1/model-calls/{shown}")
+        assert (status, body["model_call"]["request_id"]) == (200, own)
