@@ -16,7 +16,7 @@ from agentos.cli.replay_sources import FAILED, USAGE, end, print_json, tenant_of
 from agentos.cli.tables import show_table
 from agentos.domain.audit.proof import fault_of, make_proof
 from agentos.domain.audit.verification import export_line_of
-from agentos.infra.jetstream.log import JetStreamLog
+from agentos.domain.ports import EventLog
 from agentos.infra.settings import Settings
 from agentos.infra.signing import is_signed
 
@@ -66,7 +66,7 @@ def query(  # noqa: PLR0917 - typer makes options of them
 def export(output: Output, tenant: OfTenant = None, data_dir: DataDir = None) -> None:
     """Write a chain as NDJSON, one record a line, and its checkpoints to FILE.checkpoints."""
 
-    async def work(log: JetStreamLog, settings: Settings) -> int:
+    async def work(log: EventLog, settings: Settings) -> int:
         return await _export(log, tenant_of(settings, tenant), output)
 
     try:
@@ -76,7 +76,7 @@ def export(output: Output, tenant: OfTenant = None, data_dir: DataDir = None) ->
     typer.echo(f"{count:,} records in {output}, checkpoints in {output}{BESIDE}", err=True)
 
 
-async def _export(log: JetStreamLog, tenant_id: str, output: Path) -> int:
+async def _export(log: EventLog, tenant_id: str, output: Path) -> int:
     count = 0
     with output.open("wb") as records, Path(f"{output}{BESIDE}").open("wb") as beside:  # noqa: ASYNC230 - only this runs
         beside.write(_line({"tenant_id": tenant_id, "keys": await keys_of(log)}))
@@ -104,7 +104,7 @@ def verify(
 ) -> None:
     """Check every record and checkpoint of a chain; exits 1 when it does not hold."""
 
-    async def work(log: JetStreamLog, settings: Settings) -> dict[str, Any]:
+    async def work(log: EventLog, settings: Settings) -> dict[str, Any]:
         return (await verify_log(log, tenant_of(settings, tenant))).view()
 
     try:
@@ -129,7 +129,7 @@ def verify(
 def proof(audit_id: str, output: Output, tenant: OfTenant = None, data_dir: DataDir = None) -> None:
     """Write a proof that a record is in its chain; `verify-proof` checks it anywhere."""
 
-    async def work(log: JetStreamLog, settings: Settings) -> dict[str, Any] | None:
+    async def work(log: EventLog, settings: Settings) -> dict[str, Any] | None:
         return await _proof(log, tenant_of(settings, tenant), audit_id)
 
     found = with_log(data_dir, work)
@@ -138,7 +138,7 @@ def proof(audit_id: str, output: Output, tenant: OfTenant = None, data_dir: Data
     output.write_text(json.dumps(found, indent=1) + os.linesep)
 
 
-async def _proof(log: JetStreamLog, tenant_id: str, audit_id: str) -> dict[str, Any] | None:
+async def _proof(log: EventLog, tenant_id: str, audit_id: str) -> dict[str, Any] | None:
     """Return the proof of a record; only the records since the last checkpoint are held."""
     keys, since = await keys_of(log), list[dict[str, Any]]()
     async for is_record, line in chain_lines(log, tenant_id):
@@ -173,7 +173,7 @@ def verify_proof(
 def key(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Print the public keys that this node's checkpoints are signed with."""
 
-    async def work(log: JetStreamLog, settings: Settings) -> dict[str, str]:
+    async def work(log: EventLog, settings: Settings) -> dict[str, str]:
         return await keys_of(log)
 
     keys = with_log(data_dir, work)

@@ -25,6 +25,7 @@ _DATA = (
     "node.lock",
     "federation_keys",
     "capsule_key",
+    "content_key",
 )
 
 

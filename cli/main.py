@@ -12,6 +12,7 @@ from agentos.cli import (
     config,
     doctor,
     down,
+    erase,
     explain,
     init,
     keys,
@@ -76,6 +77,7 @@ for group in (
     retention,
     usage,
     explain,
+    erase,
 ):
     group.register(app)
 

@@ -18,13 +18,13 @@ from agentos.cli.replay_redactor import default_redactor
 from agentos.cli.replay_run import replay
 from agentos.cli.replay_sources import FAILED, USAGE, end, print_json, tenant_of, with_log
 from agentos.cli.tables import show_lines
+from agentos.domain.ports import EventLog
 from agentos.domain.replay.capsule import CapsuleError
 from agentos.domain.times import rfc3339, to_ms
 from agentos.infra.capsules.keys import fingerprint, known_key, node_signer
 from agentos.infra.capsules.reader import verify
 from agentos.infra.capsules.writer import CapsuleWriter
 from agentos.infra.clock import SystemClock, SystemIds
-from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.settings import Settings
 
 SHOWN: Final = 50
@@ -60,7 +60,7 @@ def export(  # noqa: PLR0917 - a command has the options it has
         end(f"--out {out}: there is no such folder", USAGE)
     redactor = None if raw else default_redactor()
 
-    async def work(log: JetStreamLog, settings: Settings) -> dict[str, Any]:
+    async def work(log: EventLog, settings: Settings) -> dict[str, Any]:
         signer = node_signer(settings.data_dir)
         about = {
             "capsule_id": SystemIds()("cap"),

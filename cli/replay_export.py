@@ -7,6 +7,7 @@ from typing import Final
 
 from agentos.cli.replay_sources import agent_of, audited_digest, read_definitions, read_run
 from agentos.domain.agent.agent import Definition
+from agentos.domain.errors import SubjectErasedError
 from agentos.domain.log import Recorded
 from agentos.domain.ports import EventLog
 from agentos.domain.replay.capsule import agent_line, run_lines
@@ -54,7 +55,8 @@ async def export_runs(
     """Write the chosen runs of a tenant, with the agents behind them.
 
     Memory holds the runs that are under way side by side, whatever the log's length. Raises
-    `NotFoundError` for a run that is not there.
+    `NotFoundError` for a run that is not there, `SubjectErasedError` for one that was erased;
+    between times those are passed over.
     """
     agents = _Agents(log, tenant_id, writer)
     async for records in _runs(log, tenant_id, chosen):
@@ -69,7 +71,10 @@ async def export_runs(
 
 async def _runs(log: EventLog, tenant_id: str, chosen: Chosen) -> AsyncIterator[list[Recorded]]:
     if chosen.run_id is not None:
-        yield list((await read_run(log, tenant_id, chosen.run_id)).records)
+        records = list((await read_run(log, tenant_id, chosen.run_id)).records)
+        if _is_erased(records):
+            raise SubjectErasedError("the data subject of the run was erased")
+        yield records
         return
     under_way: dict[StreamRef, list[Recorded]] = {}
     tail = log.tail(after=0, kinds=(Run.KIND,), tenant_id=tenant_id)
@@ -90,7 +95,13 @@ async def _runs(log: EventLog, tenant_id: str, chosen: Chosen) -> AsyncIterator[
             yield records
 
 
+def _is_erased(records: list[Recorded]) -> bool:
+    return not all(record.readable for record in records)
+
+
 def _is_chosen(records: list[Recorded], chosen: Chosen) -> bool:
+    if _is_erased(records):
+        return False  # nothing of it could be decided again
     if chosen.between is None:
         return True
     first, last = chosen.between

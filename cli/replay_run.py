@@ -18,8 +18,8 @@ from agentos.cli.replay_sources import (
     tenant_of,
     with_log,
 )
+from agentos.domain.ports import EventLog
 from agentos.domain.replay.replay import Replay, Replayed
-from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.settings import Settings
 
 RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id.")]
@@ -85,7 +85,7 @@ def read(
     if run_id is None:
         end("which run? give its id, or --capsule FILE", USAGE)
 
-    async def work(log: JetStreamLog, settings: Settings) -> RecordedRun:
+    async def work(log: EventLog, settings: Settings) -> RecordedRun:
         return await read_run(log, tenant_of(settings, tenant), run_id)
 
     return with_log(data_dir, work)
@@ -105,6 +105,11 @@ def show(result: Replayed) -> None:
     for note in result.notes:
         typer.echo(f"note      {note}")
     found = result.first_difference
+    if found is None and result.erased:
+        typer.echo("erased    yes: the content is gone, so nothing could be decided again")
+        held = "the recorded one" if result.recorded_digest else "not recorded"
+        typer.echo(f"equal     no; the digest over the lines is {held}")
+        return
     if found is None:
         typer.echo("equal     yes: every line was decided again, byte for byte")
         return

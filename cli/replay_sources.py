@@ -26,6 +26,8 @@ from agentos.domain.run.run import Run, run_ref
 from agentos.domain.subjects import StreamRef
 from agentos.infra.jetstream.connection import bounded_close, connect
 from agentos.infra.jetstream.log import JetStreamLog
+from agentos.infra.privacy.build import content_keys
+from agentos.infra.privacy.sealed_log import SealedLog
 from agentos.infra.settings import NodeNotStartedError, Settings, SettingsError
 
 T = TypeVar("T")
@@ -53,7 +55,7 @@ class RecordedRun:
         return found
 
 
-def with_log(data_dir: Path | None, work: Callable[[JetStreamLog, Settings], Awaitable[T]]) -> T:
+def with_log(data_dir: Path | None, work: Callable[[EventLog, Settings], Awaitable[T]]) -> T:
     """Do some work on the node's log; ends the command where there is none, or it fails."""
     try:
         settings = node_settings(data_dir)
@@ -68,13 +70,13 @@ def with_log(data_dir: Path | None, work: Callable[[JetStreamLog, Settings], Awa
         end(f"error: the log does not fold: {exc}", FAILED)
 
 
-async def _with_log(
-    settings: Settings, work: Callable[[JetStreamLog, Settings], Awaitable[T]]
-) -> T:
+async def _with_log(settings: Settings, work: Callable[[EventLog, Settings], Awaitable[T]]) -> T:
+    """Whoever is on the node's machine reads what is sealed, as long as the key is there."""
     url = settings.runtime().nats_url
     connection = await connect(url, "agentos-replay", timeout=CONNECT_TIMEOUT_S)
     try:
-        return await work(JetStreamLog(connection), settings)
+        log = SealedLog(JetStreamLog(connection), content_keys(settings, connection))
+        return await work(log, settings)
     finally:
         await bounded_close(connection)
 

@@ -9,10 +9,10 @@ from agentos.cli.replay_sources import USAGE, end, print_json, tenant_of, with_l
 from agentos.cli.tables import show_lines
 from agentos.domain.errors import NotFoundError
 from agentos.domain.ids import is_named_id
+from agentos.domain.ports import EventLog
 from agentos.domain.replay.as_of import Until, as_of
 from agentos.domain.subjects import SINGLETONS, StreamRef
 from agentos.domain.times import rfc3339, to_ms
-from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.settings import Settings
 
 KINDS: Final = ("run", "tenant", "agent", "quota")
@@ -68,7 +68,7 @@ def until_of(at: str | None) -> Until:
 
 
 async def _read(
-    log: JetStreamLog, settings: Settings, kind: str, id_: str, tenant: str | None, until: Until
+    log: EventLog, settings: Settings, kind: str, id_: str, tenant: str | None, until: Until
 ) -> dict[str, Any]:
     ref = ref_of(kind, id_, tenant, settings)
     return as_of(ref, await log.read(ref), until)

@@ -18,6 +18,13 @@ Entitlements = Annotated[str | None, typer.Option(help="JSON object, or @file.")
 Policy = Annotated[str | None, typer.Option(help="JSON object, or @file.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="A tag; may come again.")]
 Billing = Annotated[str | None, typer.Option("--billing-account", help="Who pays.")]
+Erasure = Annotated[
+    bool | None, typer.Option("--erasure/--no-erasure", help="Seal the content of new runs.")
+]
+Bodies = Annotated[
+    bool | None,
+    typer.Option("--record-bodies/--no-record-bodies", help="Keep direct calls' bodies, sealed."),
+]
 MaxRuns = Annotated[int | None, typer.Option("--max-concurrent-runs", help="Runs at once.")]
 
 
@@ -37,13 +44,16 @@ def create(  # noqa: PLR0917 - a command has the options it has
     policy: Policy = None,
     tags: Tags = None,
     billing_account: Billing = None,
+    erasure: Erasure = None,
+    record_bodies: Bodies = None,
     url: Url = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a tenant; its id is given once, for ever."""
     profile = _profile(name, plan, quotas, max_concurrent_runs, entitlements, policy)
-    body = {"tenant_id": tenant, **profile, **_metadata(tags, billing_account)}
+    profile |= _metadata(tags, billing_account) | _privacy(erasure, record_bodies)
+    body = {"tenant_id": tenant, **profile}
     _show(connect(url, data_dir).call("POST", PATH, body), as_json=as_json)
 
 
@@ -58,13 +68,15 @@ def update(  # noqa: PLR0917 - a command has the options it has
     policy: Policy = None,
     tags: Tags = None,
     billing_account: Billing = None,
+    erasure: Erasure = None,
+    record_bodies: Bodies = None,
     url: Url = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Change what is given and leave the rest; a null in the JSON brings the default back."""
     changes = _profile(name, plan, quotas, max_concurrent_runs, entitlements, policy)
-    changes |= _metadata(tags, billing_account)
+    changes |= _metadata(tags, billing_account) | _privacy(erasure, record_bodies)
     if not changes:
         end("nothing to change was given", WRONG_USAGE)
     answer = connect(url, data_dir).call("PATCH", f"{PATH}/{part(tenant)}", changes)
@@ -194,3 +206,9 @@ def _metadata(tags: list[str] | None, billing_account: str | None) -> dict[str, 
     if billing_account is not None:
         found["billing_account"] = billing_account
     return {"metadata": found} if found else {}
+
+
+def _privacy(erasure: bool | None, record_bodies: bool | None) -> dict[str, Any]:
+    switches = (("erasure", erasure), ("record_bodies", record_bodies))
+    found = {name: value for name, value in switches if value is not None}
+    return {"privacy": found} if found else {}

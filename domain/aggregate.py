@@ -28,7 +28,8 @@ class Aggregate:
     """State folded from one stream of events.
 
     `position` is the log position of its last commit (what the next append expects),
-    `sequence` that of its last event, `time` the latest time it has seen (epoch ms).
+    `sequence` that of its last event, `time` the latest time it has seen (epoch ms). `sealed` is
+    the key of its content, if it has one; `is_readable` says whether all of it could be opened.
     """
 
     KIND: ClassVar[str]
@@ -40,6 +41,8 @@ class Aggregate:
         self.sequence = 0
         self.time = 0
         self.is_void = False
+        self.sealed = ""
+        self.is_readable = True
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -65,6 +68,9 @@ class Aggregate:
                 continue
             if record.is_void:
                 self.is_void = True
+            if record.sealed:
+                self.sealed = record.sealed
+                self.is_readable = self.is_readable and record.readable
             for event in read_events(record, self.PAYLOADS):
                 self.evolve(event)
             self.position = record.position

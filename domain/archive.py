@@ -25,7 +25,7 @@ class ArchiveError(Exception):
 
 
 def to_entry(record: Recorded) -> bytes:
-    """Return a commit as one line, without the newline."""
+    """Return a commit as one line, without the newline: of one that was opened, as it is stored."""
     entry: dict[str, Any] = {
         "position": record.position,
         "tenant_id": record.ref.tenant_id,
@@ -34,9 +34,9 @@ def to_entry(record: Recorded) -> bytes:
         "commit_id": record.commit_id,
         "first": record.first_sequence,
         "types": record.types,
-        "body": record.body.decode(),
+        "body": (record.body if record.stored is None else record.stored).decode(),
     }
-    for name in ("command_id", "causation_id", "base", "priority"):
+    for name in ("command_id", "causation_id", "base", "priority", "sealed"):
         if value := getattr(record, name):
             entry[name] = value
     if record.lease is not None:
@@ -60,6 +60,7 @@ def from_entry(line: bytes) -> Recorded:
             lease=None if lease is None else Lease(lease[0], int(lease[1])),
             base=int(entry.get("base", 0)),
             priority=entry.get("priority", ""),
+            sealed=entry.get("sealed", ""),
             position=int(entry["position"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -124,5 +125,6 @@ class Places:
             lease=record.lease,
             base=self._start + bisect_right(self._old, record.base) if record.base else 0,
             priority=record.priority,
+            sealed=record.sealed,
         )
         return commit, expected

@@ -210,6 +210,13 @@ class MaxStepsError(AgentOSError):
     retryable = False
 
 
+class SubjectErasedError(AgentOSError):
+    """The content was a data subject's whose key is destroyed: nobody can read or write it."""
+
+    code = "erased"
+    retryable = False
+
+
 class AppendConflictError(Exception):
     """Another writer was first: the subject's last position is not the expected one.
 
@@ -257,5 +264,6 @@ BY_CODE: Mapping[str, type[AgentOSError]] = {
         ModelFailedError,
         InterruptedRunError,
         MaxStepsError,
+        SubjectErasedError,
     )
 }

@@ -26,7 +26,8 @@ class Commit:
     sent again. `base` is the position of the aggregate's last commit with a balance event, 0
     where it has none (an audit chain's says up to where causes are recorded); `priority` is a
     queued run's. `correlation_id` and `by_tenant` say which request it came from, and from which
-    tenant: the audit's to know, shown in no line.
+    tenant: the audit's to know, shown in no line. `sealed` names the key of a data subject that
+    the content in the lines is, or is to be, sealed with: a run's whole life long, or never.
     """
 
     ref: StreamRef
@@ -41,6 +42,7 @@ class Commit:
     priority: str = ""
     correlation_id: str = ""
     by_tenant: str = ""
+    sealed: str = ""
 
     @property
     def last_sequence(self) -> int:
@@ -59,9 +61,19 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Recorded(Commit):
-    """A commit as the log holds it, at its position (1, 2, 3 … over the whole partition)."""
+    """A commit as the log holds it, at its position (1, 2, 3 … over the whole partition).
+
+    Of a sealed commit that was opened, `stored` is the body as it stands in the log. Where the
+    key is gone, or is not here, it is not `readable`: the body has no content, or is sealed.
+    """
 
     position: int = field(kw_only=True)
+    stored: bytes | None = field(default=None, kw_only=True, compare=False, repr=False)
+    readable: bool = field(default=True, kw_only=True)
+
+    def stored_lines(self) -> list[bytes]:
+        """Return the lines byte for byte as the log has them: what digests are made over."""
+        return self.lines() if self.stored is None else self.stored.split(b"\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +96,7 @@ def make_commit(
     priority: str = "",
     correlation_id: str = "",
     by_tenant: str = "",
+    sealed: str = "",
 ) -> Commit:
     """Return the commit that writes `events`, which follow one another in sequence."""
     times = {event.time for event in events}
@@ -101,6 +114,7 @@ def make_commit(
         priority=priority,
         correlation_id=correlation_id,
         by_tenant=by_tenant,
+        sealed=sealed,
     )
 
 

@@ -247,12 +247,16 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True)
 class CallOrigin:
-    """On behalf of which run the runtime calls; `is_first`: nobody asked under this id before."""
+    """On behalf of which run the runtime calls; `is_first`: nobody asked under this id before.
+
+    `sealed` names the key of the run's content, where it has one.
+    """
 
     agent_id: str
     run_id: str
     labels: Mapping[str, str] = field(default_factory=dict)
     is_first: bool = False
+    sealed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,4 +402,55 @@ class Signals(Protocol):
 
         The subscription outlives a restart of the broker.
         """
+        ...
+
+
+KeyState = Literal["alive", "destroyed", "none"]
+
+
+class ContentKeys(Protocol):
+    """The keys that data subjects' content is sealed with: kept beside the log, never in it.
+
+    A key is named once for ever: one that was destroyed is never made again. Whatever cannot be
+    reached raises `DependencyUnavailableError`.
+    """
+
+    async def make(self, tenant_id: str, key_id: str) -> None:
+        """See to it that the key is there; `SubjectErasedError` for one that was destroyed."""
+        ...
+
+    async def state(self, tenant_id: str, key_id: str) -> KeyState:
+        """Return whether the key is there, was destroyed, or never was there."""
+        ...
+
+    async def seal(self, tenant_id: str, key_id: str, plain: bytes, where: str) -> bytes:
+        """Return bytes that open only with this key and place; `SubjectErasedError`."""
+        ...
+
+    async def unseal(self, tenant_id: str, key_id: str, box: bytes, where: str) -> bytes:
+        """Return the plain bytes; `SubjectErasedError`, `ValueError` for what does not open."""
+        ...
+
+    async def destroy(self, tenant_id: str, key_id: str) -> bool:
+        """Destroy the key, and let it be made never again; whether it was there.
+
+        When it returns, nothing of the key is stored and no process uses it. Repeatable.
+        """
+        ...
+
+
+class Contents(Protocol):
+    """Opens what is sealed, where the key is there, for whoever may read it."""
+
+    @property
+    def stored(self) -> EventLog:
+        """The log as it stands, sealed."""
+        ...
+
+    async def open(self, record: Recorded) -> Recorded:
+        """Return a commit with its content opened, or as it is shown without its key."""
+        ...
+
+    async def open_view(self, tenant_id: str, view: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a `Run` object in the same way; one that is not sealed is returned as it is."""
         ...

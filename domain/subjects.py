@@ -99,6 +99,14 @@ def model_answer(tenant_id: str, digest: str) -> str:
     return f"{ANSWERS}.{_token(tenant_id)}.{digest}"
 
 
+def content_key(tenant_id: str, key_id: str) -> str:
+    """Return the subject under which a data subject's key is kept, wrapped."""
+    return f"{CONTENT_KEYS}.{_token(tenant_id)}.{_token(key_id)}"
+
+
+CONTENT_KEYS: Final = "ckeys"
+CONTENT_KEYS_STREAM: Final = "CONTENT_KEYS"
+ALL_CONTENT_KEYS: Final = f"{CONTENT_KEYS}.>"
 ANSWERS: Final = "answers"
 ANSWERS_STREAM: Final = "MODEL_ANSWERS"
 ALL_ANSWERS: Final = f"{ANSWERS}.>"

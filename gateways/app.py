@@ -22,7 +22,16 @@ from starlette.types import ASGIApp
 
 from agentos.domain.errors import DependencyUnavailableError
 from agentos.domain.models.catalog import BackendEntry
-from agentos.domain.ports import Clock, CommandBus, EventLog, ModelBackend, NewId, Signals
+from agentos.domain.ports import (
+    Clock,
+    CommandBus,
+    ContentKeys,
+    Contents,
+    EventLog,
+    ModelBackend,
+    NewId,
+    Signals,
+)
 from agentos.domain.subjects import heartbeat
 from agentos.federation import app as federation
 from agentos.federation.door import Federation
@@ -67,6 +76,8 @@ from agentos.infra.jetstream.signals import NatsSignals
 from agentos.infra.models.build import make_backend
 from agentos.infra.models.keys import key_of
 from agentos.infra.oidc import OidcKeys
+from agentos.infra.privacy.build import content_keys
+from agentos.infra.privacy.sealed_log import SealedLog
 from agentos.projections.queries import Pool, make_pool
 from agentos.projections.remote_runs.queries import copies_by_peer
 
@@ -80,7 +91,7 @@ BEAT_S: Final = 0.5
 CLOSE_S: Final = 2.0
 POOL_SIZE: Final = 4
 NEEDED: Final = ("handlers", "executor")
-KNOWN: Final = ("tenant", "policy", "catalog")
+KNOWN: Final = ("tenant", "policy", "catalog", "subject")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +111,8 @@ class Ports:
     node: str = "stk_local"
     idempotency_ttl_s: int = 86_400
     key_usage: KeyUsage | None = None
+    contents: Contents | None = None
+    keys: ContentKeys | None = None
     peering: Peering | None = None
     background: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
 
@@ -134,7 +147,7 @@ class Gateway:
         self.metrics = Metrics()
         self.streams = Streams(self.metrics.sse_streams, limits, ports.accounts.refusal)
         ports.accounts.on_closed.append(self.streams.cut_refused)
-        self.tail = SharedTail(ports.log)
+        self.tail = SharedTail(ports.log, ports.contents)
         self._known = Followed(ports.log, KNOWN)
         self.models = ModelServices(_model_ports(ports), self._known, self.metrics)
         self.heartbeats = Heartbeats(ports.signals)
@@ -184,6 +197,7 @@ class Gateway:
             cancel_s=self._cancel_s,
             key_usage=ports.key_usage,
             elsewhere=RunsElsewhere(self._federation) if self._federation else None,
+            contents=ports.contents,
         )
 
     def orchestrator(self) -> ASGIApp:
@@ -281,6 +295,7 @@ def _model_ports(ports: Ports) -> ModelPorts:
         make_backend=ports.make_backend,
         node=ports.node,
         idempotency_ttl_s=ports.idempotency_ttl_s,
+        keys=ports.keys,
     )
 
 
@@ -322,12 +337,16 @@ async def serve(settings: "Settings") -> None:
     connection = Connection()
     pool = make_pool(runtime.postgres_dsn, max_size=POOL_SIZE, name="agentos-gateway")
     event_log = JetStreamLog(connection)
+    keys = content_keys(settings, connection)
+    opened_log = SealedLog(event_log, keys)
     accounts = Accounts(event_log)
     oidc_keys = OidcKeys(settings.oidc_issuer, settings.oidc_jwks_url)
     issuer = Issuer(settings.oidc_issuer, settings.oidc_audience, oidc_keys)
     ports = Ports(
         bus=NatsCommandBus(connection),
-        log=event_log,
+        log=opened_log,
+        contents=opened_log,
+        keys=keys,
         signals=NatsSignals(connection),
         reads=PostgresReadModels(pool),
         identity=LocalIdentity(

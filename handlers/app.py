@@ -19,6 +19,7 @@ from agentos.handlers.audit import record_denials_for_ever
 from agentos.handlers.crash import never
 from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
+from agentos.handlers.erasure import resume_erasures
 from agentos.handlers.ledgers import LedgerDesks
 from agentos.handlers.parts import Parts
 from agentos.handlers.retention.keeper import PATIENCE_S, RetentionKeeper, RetentionParts
@@ -37,6 +38,8 @@ from agentos.infra.jetstream.queue import JetStreamQueue
 from agentos.infra.jetstream.signals import NatsSignals
 from agentos.infra.nats_server import load_nats
 from agentos.infra.node.paths import NodePaths
+from agentos.infra.privacy.build import content_keys
+from agentos.infra.privacy.sealed_log import SealedLog
 from agentos.infra.retention import archive_directory, retention_rules
 from agentos.infra.settings import Settings
 
@@ -50,7 +53,8 @@ def make_parts(settings: Settings, client: Any) -> Parts:
     ttl_ms = settings.idempotency_ttl_hours * 3_600_000
     if ttl_ms > EPOCH_MS:
         raise ValueError("AGENTOS_IDEMPOTENCY_TTL_HOURS may be 720 at most")
-    event_log, queue = JetStreamLog(client), JetStreamQueue(client)
+    keys = content_keys(settings, client)
+    event_log, queue = SealedLog(JetStreamLog(client), keys), JetStreamQueue(client)
     clock, new_id, watch = SystemClock(), SystemIds(), LogWatch(event_log)
     desks = AdmissionDesks(event_log, watch, clock, new_id, ttl_ms)
     dispatcher = Dispatcher(queue, watch, clock, settings.executor_slots)
@@ -73,6 +77,8 @@ def make_parts(settings: Settings, client: Any) -> Parts:
         subscribers=None
         if server is None
         else AccountsKeeper(event_log, clock, ReloadedAccounts(server)),
+        keys=keys,
+        contents=event_log,
         retention=retention_rules(settings),
     )
 
@@ -81,7 +87,7 @@ def make_retention(settings: Settings, parts: Parts) -> RetentionKeeper:
     """Return what lets old events go, in a handler process or for a command."""
     return RetentionKeeper(
         RetentionParts(
-            log=parts.log,
+            log=parts.log if parts.contents is None else parts.contents.stored,
             clock=parts.clock,
             new_id=parts.new_id,
             directory=parts.directory,
@@ -117,6 +123,7 @@ async def serve(settings: Settings) -> None:
         asyncio.create_task(parts.dispatcher.run()),
     ]
     await parts.watch.reach(start)
+    await resume_erasures(parts)
     server = CommandServer(settings.runtime().nats_url, parts)
     await server.start()
     tasks += [

@@ -191,6 +191,13 @@ class DeleteTenant(OfTenant):
     confirm: str = Field(default="", max_length=256)
 
 
+class EraseSubject(OfTenant):
+    """Destroy the key of a data subject's content: a person's id, or its `sub_…` digest."""
+
+    subject: Annotated[str, Field(pattern=FREE_ID_PATTERN)]
+    dry_run: bool = False
+
+
 class IssueKey(OfTenant):
     """Make a key; without scopes it has all that its roles and the issuer allow."""
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from agentos.domain.aggregate import read_events
 from agentos.domain.auth import AuthContext
-from agentos.domain.errors import ForbiddenError, NotFoundError
+from agentos.domain.errors import ForbiddenError, NotFoundError, SubjectErasedError
+from agentos.domain.privacy.subject import subject_of
 from agentos.domain.run.events import ForkedFrom, RunCreated
 from agentos.domain.run.forking import past_before, renewed
 from agentos.domain.run.run import Run, run_ref
@@ -19,7 +20,8 @@ async def fork_run(parts: Parts, auth: AuthContext, command: ForkRun) -> dict[st
     It is the caller's run, of the same version of the agent, admitted as any other; the past is
     in its first commit. Returns `{run, position, existing}`. Raises `NotFoundError`,
     `InvalidStateTransitionError` for a step that the run never had or whose past has no end,
-    `PayloadTooLargeError` for a past over the size of a commit, and what `create_run` raises.
+    `PayloadTooLargeError` for a past over the size of a commit, `SubjectErasedError` for one
+    that was erased, and what `create_run` raises.
     """
     if "runs:read" not in auth.scopes:
         raise ForbiddenError("the scope runs:read is missing", required_scope="runs:read")
@@ -29,20 +31,26 @@ async def fork_run(parts: Parts, auth: AuthContext, command: ForkRun) -> dict[st
     source = Run(ref).fold(records)
     if source.status is None:
         raise NotFoundError("no such run")
+    if not source.is_readable:
+        raise SubjectErasedError("the data subject of the run was erased")
     await parts.directory.runnable(auth.tenant_id, source.agent_id)
     events = [event for record in records for event in read_events(record, Run.PAYLOADS)]
     beginning = Beginning(
         agent_id=source.agent_id,
-        created=_created(auth, command, source.created),
+        created=_created(auth, command, source),
         past=renewed(past_before(events, command.from_step), parts.new_id),
     )
     at = parts.moment(auth.principal, command.traceparent, command.command_id or "")
     return await begin_run(parts, auth, tenant, beginning, at)
 
 
-def _created(auth: AuthContext, command: ForkRun, source: RunCreated) -> RunCreated:
-    return source.model_copy(
+def _created(auth: AuthContext, command: ForkRun, source: Run) -> RunCreated:
+    context = source.created.context
+    if source.sealed:  # whoever forks it: the past stays its data subject's
+        context = context | {"user_id": subject_of(source.created)}
+    return source.created.model_copy(
         update={
+            "context": context,
             "principal": auth.principal,
             "policy_context": auth.policy_context,
             "scopes": sorted(auth.scopes),

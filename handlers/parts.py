@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from agentos.domain.aggregate import Moment
 from agentos.domain.auth import AuthContext, Principal
 from agentos.domain.envelope import Origin
-from agentos.domain.ports import Clock, EventLog, NewId, RunQueue, Signals
+from agentos.domain.ports import Clock, ContentKeys, Contents, EventLog, NewId, RunQueue, Signals
 from agentos.domain.retention.rules import NodeRetention
 from agentos.handlers.admission import AdmissionDesks
 from agentos.handlers.commands import Command
@@ -24,7 +24,8 @@ from agentos.handlers.watch import LogWatch
 class Parts:
     """The parts of a handler process, put together in `app.py`.
 
-    `subscribers` is `None` on a broker that takes no accounts: one that is not ours.
+    `subscribers` is `None` on a broker that takes no accounts: one that is not ours. `log` seals
+    and opens content with `keys`, `contents` has it as it stands; without them no tenant's content can be sealed.
     """
 
     log: EventLog
@@ -44,6 +45,8 @@ class Parts:
     metrics: HandlerMetrics = field(default_factory=HandlerMetrics)
     subscribers: AccountsKeeper | None = None
     retention: NodeRetention = field(default_factory=NodeRetention)
+    keys: ContentKeys | None = None
+    contents: Contents | None = None
 
     def moment(self, principal: Principal, traceparent: str, command_id: str = "") -> Moment:
         """Return the moment of a decision that is made now."""

@@ -27,6 +27,7 @@ from agentos.domain.tenant.tenant import Tenant
 from agentos.handlers.admission import Slot
 from agentos.handlers.commands import CancelRun, CreateRun
 from agentos.handlers.parts import Parts
+from agentos.handlers.sealing import sealing_key
 
 GENERATIONS: Final = 1000
 RACES: Final = 20
@@ -68,7 +69,7 @@ async def begin_run(
         slot = await _reserve(parts, tenant, run_id=parts.new_id("run"))
         if slot.error is not None:
             raise _denied(parts, slot.error)
-        run = await _write_created(parts, beginning, slot, at, auth.tenant_id)
+        run = await _write_created(parts, beginning, slot, at, tenant)
         if run is None:
             raise DependencyUnavailableError("the run's place was closed; try again")
         return _answer(run, existing=False)
@@ -93,7 +94,7 @@ async def _create_keyed(
             _give_back(parts, auth.tenant_id, slot, prior)
             return _same(prior, created)
         if slot.error is None:
-            run = await _write_created(parts, beginning, slot, at, auth.tenant_id)
+            run = await _write_created(parts, beginning, slot, at, tenant)
             if run is not None:
                 return _answer(run, existing=False)
         found = await _find(parts, run_ref(auth.tenant_id, slot.run_id))
@@ -169,12 +170,13 @@ def _created(auth: AuthContext, command: CreateRun, version: str) -> RunCreated:
 
 
 async def _write_created(
-    parts: Parts, beginning: Beginning, slot: Slot, at: Moment, tenant_id: str
+    parts: Parts, beginning: Beginning, slot: Slot, at: Moment, tenant: Tenant
 ) -> Run | None:
     """Append `run.created` and offer the run; `None` when its subject has a first message."""
     parts.crash_point("handlers.after_reserved")
-    run = Run(run_ref(tenant_id, slot.run_id))
+    run = Run(run_ref(tenant.ref.tenant_id, slot.run_id))
     created = beginning.created
+    run.sealed = await sealing_key(parts, tenant, created)
     run.create(beginning.agent_id, created, at)
     run.adopt(beginning.past, at)
     priority = created.run_options["priority"]
@@ -184,6 +186,7 @@ async def _write_created(
         parts.new_id,
         command_id=at.origin.command_id,
         priority=priority,
+        sealed=run.sealed,
     )
     try:
         run.position = await parts.log.append(commit, expected=0)
@@ -200,7 +203,9 @@ async def _write_created(
         priority=priority,
         position=run.position,
     )
-    await parts.dispatcher.offer(WorkItem(run.ref, run.position, (record,)), priority)
+    # A sealed run's item is empty: the queue holds no content, the executor reads the log.
+    records = () if run.sealed else (record,)
+    await parts.dispatcher.offer(WorkItem(run.ref, run.position, records), priority)
     return run
 
 
@@ -233,7 +238,9 @@ def _give_back(parts: Parts, tenant_id: str, slot: Slot, found: Run) -> None:
 
 
 def _same(run: Run, asked: RunCreated) -> dict[str, Any]:
-    if any(getattr(run.created, name) != getattr(asked, name) for name in BODY):
+    # What is erased cannot be compared any more: the key names the run that it named.
+    names = BODY if run.is_readable else BODY[1:]
+    if any(getattr(run.created, name) != getattr(asked, name) for name in names):
         raise ConflictError("the idempotency key was used for a different body")
     return _answer(run, existing=True)
 
@@ -288,6 +295,7 @@ async def decide_on_run(
             command_id=origin.command_id if origin else "",
             correlation_id=origin.correlation_id if origin else "",
             by_tenant=origin.tenant_id if origin else "",
+            sealed=run.sealed,
         )
         try:
             run.position = await parts.log.append(commit, expected=run.position)

@@ -37,8 +37,14 @@ from agentos.handlers.policies import require_policy
 
 log = structlog.get_logger()
 PLATFORM_FIELDS: Final = (
-    "name", "plan_tier", "default_policy_id", "entitlements", "policy", "retention"
-)  # fmt: skip
+    "name",
+    "plan_tier",
+    "default_policy_id",
+    "entitlements",
+    "policy",
+    "privacy",
+    "retention",
+)
 Decision = Callable[[Tenant, Moment], list[Event]]
 
 

@@ -21,7 +21,16 @@ CLOSING: Final = frozenset({TenantDisabled.TYPE, TenantDeleted.TYPE})
 class LiveRun:
     """A run without a final event, as the headers of its commits tell it."""
 
-    __slots__ = ("cancel", "lease", "offered_at", "position", "priority", "ref", "seen_at")
+    __slots__ = (
+        "cancel",
+        "lease",
+        "offered_at",
+        "position",
+        "priority",
+        "ref",
+        "sealed",
+        "seen_at",
+    )
 
     def __init__(self, ref: StreamRef, seen_at: float) -> None:
         self.ref = ref
@@ -31,6 +40,7 @@ class LiveRun:
         self.priority = "normal"
         self.lease: Lease | None = None
         self.cancel = False
+        self.sealed = ""
 
 
 class LogWatch:
@@ -101,6 +111,7 @@ class LogWatch:
         if record.position <= live.position:
             return
         live.position = record.position
+        live.sealed = record.sealed or live.sealed
         live.priority = record.priority or live.priority
         live.lease = record.lease or live.lease
         live.cancel = live.cancel or RunCancelRequested.TYPE in record.types

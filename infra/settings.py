@@ -90,6 +90,12 @@ class Settings:
         "Ed25519 key (PEM) that signs the audit; empty: generated in the data directory",
         hide="all",
     )
+    content_key: str = _variable(
+        "text",
+        "",
+        "wraps data subjects' keys; empty: generated in the data directory",
+        hide="all",
+    )
     oidc_issuer: str = _variable("text", "", "issuer whose tokens are accepted")
     oidc_audience: str = _variable("text", "", "audience that those tokens must name")
     oidc_jwks_url: str = _variable("text", "", "where the issuer's keys are; empty: it says")

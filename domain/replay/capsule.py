@@ -77,7 +77,7 @@ def run_lines(
 ) -> tuple[RunHead, bytes]:
     """Return a run's head and its block: all that the capsule holds of it."""
     lines = [record.lines() for record in records if record.lines()]
-    original = lines_digest(line for commit in lines for line in commit)
+    original = lines_digest(line for record in records for line in record.stored_lines())
     digest, bodies, changed = LinesDigest(), [], 0
     for commit in lines:
         shown = commit if redact is None else [redact_line(line, redact) for line in commit]

@@ -42,11 +42,15 @@ class Replayed:
     recorded_digest: str | None
     first_difference: Difference | None
     notes: tuple[str, ...] = ()
+    erased: bool = False
 
     @property
     def equal(self) -> bool:
-        """Whether every line was decided again as it stands, and is what was audited."""
-        return self.first_difference is None
+        """Whether every line was decided again as it stands, and is what was audited.
+
+        Never of a run whose content is erased: there only its digest can be compared.
+        """
+        return self.first_difference is None and not self.erased
 
     def to_json(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
@@ -59,11 +63,15 @@ class Replayed:
             "equal": self.equal,
             "first_difference": different.to_json() if different else None,
             "notes": list(self.notes),
+            "erased": self.erased,
         }
 
 
 class Replay:
     """One run's replay. `feed` takes its commits in order, in batches of any size.
+
+    Of commits that were sealed, the opened lines are decided again and the digest is made over
+    those in the log; from the first that cannot be opened on there is only the digest.
 
     `definition` says what a version of the run's agent is. `trusted` commits at the front are
     folded and not decided again: the replay begins at a snapshot behind them.
@@ -79,14 +87,16 @@ class Replay:
         self._digest = LinesDigest()
         self._plan: Plan | None = None
         self._notes: list[str] = []
+        self._erased = False
 
     def feed(self, records: Iterable[Recorded]) -> Self:
         """Decide the commits again; behind the first difference they are only counted."""
         for record in records:
             lines = record.lines()
-            for line in lines:
+            for line in record.stored_lines():
                 self._digest.update(line)
-            if self.difference is None and lines:
+            self._erased = self._erased or not record.readable
+            if self.difference is None and lines and not self._erased:
                 self._take(lines)
         return self
 
@@ -95,9 +105,15 @@ class Replay:
         digest, different = self._digest.hexdigest(), self.difference
         if different is None and recorded_digest not in (None, digest):
             different = Difference(0, "", BAD_DIGEST, None, recorded_digest, digest)
-        run_id = self.run.ref.aggregate_id
-        events = self._digest.lines
-        return Replayed(run_id, events, digest, recorded_digest, different, tuple(self._notes))
+        return Replayed(
+            self.run.ref.aggregate_id,
+            self._digest.lines,
+            digest,
+            recorded_digest,
+            different,
+            tuple(self._notes),
+            self._erased,
+        )
 
     def _take(self, lines: Sequence[bytes]) -> None:
         at = self.run.sequence + 1

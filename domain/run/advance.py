@@ -236,6 +236,7 @@ def _open_work(run: Run, plan: Plan) -> Work:
                 run_id=run.ref.aggregate_id,
                 labels=run.created.context.get("labels") or {},
                 is_first=call.started_ms >= run.attempt_at,
+                sealed=run.sealed,
             ),
         )
         return Work(model=request, deadline_ms=begun + limit)

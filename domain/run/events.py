@@ -18,12 +18,14 @@ class Part(BaseModel):
 
 
 class ErrorInfo(Part):
-    """Why something failed, with one of the contract's codes."""
+    """Why something failed, with one of the contract's codes; `sealed` and `erased` as `Output`."""
 
     code: str
     message: str
     retryable: bool = False
     details: dict[str, Any] = Field(default_factory=dict)
+    sealed: str | None = Field(default=None, exclude_if=is_none)
+    erased: bool | None = Field(default=None, exclude_if=is_none)
 
 
 class Summary(Part):
@@ -35,11 +37,13 @@ class Summary(Part):
 
 
 class Output(Part):
-    """A run's answer."""
+    """A run's answer. `sealed` marks one under seal, `erased` one whose key is destroyed."""
 
     type: Literal["text"] = "text"
     text: str
     artifacts: list[Any] | None = Field(default=None, exclude_if=is_none)
+    sealed: str | None = Field(default=None, exclude_if=is_none)
+    erased: bool | None = Field(default=None, exclude_if=is_none)
 
 
 class TokenUsage(Part):

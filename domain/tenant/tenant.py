@@ -45,6 +45,24 @@ class Metadata(BaseModel):
     billing_account: str | None = Field(default=None, max_length=256)
 
 
+class Privacy(BaseModel):
+    """What is done for a tenant's data subjects (docs/erasure.md).
+
+    `erasure`: the content of runs that begin from now on is sealed with a key of its data
+    subject. `record_bodies`: so are the bodies of direct model calls kept, for 30 days.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    erasure: bool = False
+    record_bodies: bool = False
+
+
+def is_default_privacy(value: object) -> bool:
+    """Whether nothing is switched on: such profiles are written as they ever were."""
+    return value == Privacy()
+
+
 class Profile(BaseModel):
     """Everything about a tenant that an admin may set."""
 
@@ -58,6 +76,7 @@ class Profile(BaseModel):
     policy: Annotated[dict[str, Any] | None, Readable] = Field(default=None, exclude_if=is_none)
     metadata: Metadata = Metadata()
     retention: Retention | None = Field(default=None, exclude_if=is_none)
+    privacy: Privacy = Field(default=Privacy(), exclude_if=is_default_privacy)
 
 
 class TenantCreated(Payload):

@@ -66,6 +66,7 @@ SCOPES: Final[Mapping[tuple[str, str], str]] = {
     ("DELETE", "/v1/admin/tenants/{tenant_id}"): "tenants:admin",
     ("POST", "/v1/admin/tenants/{tenant_id}:enable"): "tenants:admin",
     ("POST", "/v1/admin/tenants/{tenant_id}:disable"): "tenants:admin",
+    ("POST", "/v1/admin/tenants/{tenant_id}/subjects:erase"): "tenants:admin",
     ("GET", "/v1/admin/tenants/{tenant_id}/usage"): "tenants:admin",
     ("GET", "/v1/admin/tenants/{tenant_id}/keys"): "tenants:admin",
     ("POST", "/v1/admin/tenants/{tenant_id}/keys"): "tenants:admin",

@@ -37,6 +37,7 @@ STATUS: Final[Mapping[str, int]] = {
     "conflict": 409,
     "invalid_state_transition": 409,
     "cursor_expired": 410,
+    "erased": 410,
     "payload_too_large": 413,
     "rate_limited": 429,
     "quota_exceeded": 429,

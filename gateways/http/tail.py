@@ -10,7 +10,7 @@ from typing import Final, Protocol, cast
 
 from agentos.domain.errors import AgentOSError, CursorExpiredError, DependencyUnavailableError
 from agentos.domain.log import Recorded, TailBatch
-from agentos.domain.ports import EventLog
+from agentos.domain.ports import Contents, EventLog
 from agentos.domain.retention.retention import KIND as RETENTION
 from agentos.domain.retention.retention import RetentionBegun, RetentionPlanned
 from agentos.domain.subjects import StreamRef
@@ -84,11 +84,13 @@ class Listener(Protocol):
 class SharedTail:
     """Reads the log's end for as long as the process lives, and hands each commit out.
 
-    `position` is that of the last commit handed out, `None` before the log was ever reached.
+    `position` is that of the last commit handed out, `None` before the log was ever reached. What
+    is sealed is opened by `contents`, and only where somebody listens to it.
     """
 
-    def __init__(self, event_log: EventLog) -> None:
-        self._log = event_log
+    def __init__(self, event_log: EventLog, contents: Contents | None = None) -> None:
+        self._log = event_log if contents is None else contents.stored
+        self._contents = contents
         self._aggregates: dict[StreamRef, dict[Listener, None]] = {}
         self._tenants: dict[str, dict[Listener, None]] = {}
         self._plans_heard: dict[str, int] = {}
@@ -152,8 +154,13 @@ class SharedTail:
                 for record in batch.records:
                     if record.ref.kind == RETENTION:
                         await self._hear_of_retention(record)
+                    elif record.sealed and self._contents is not None and self._is_heard(record):
+                        self._hand_out(await self._contents.open(record))
                     else:
                         self._hand_out(record)
+
+    def _is_heard(self, record: Recorded) -> bool:
+        return record.ref in self._aggregates or record.ref.tenant_id in self._tenants
 
     async def _hear_of_retention(self, record: Recorded) -> None:
         """Make sure that nothing went before it was handed out, or tell those who wait for it.

@@ -16,7 +16,8 @@ class Caller:
 
     `fingerprint` is a digest of what was asked: with one, `request.request_id` makes the call
     idempotent. Without, the call is made as often as it comes. `is_first_attempt` is the
-    runtime's word that nobody asked under this id before.
+    runtime's word that nobody asked under this id before; `sealed` is its word for the key of the
+    run's content, which what is kept of the call is sealed with.
     """
 
     auth: AuthContext
@@ -27,6 +28,7 @@ class Caller:
     labels: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str | None = None
     is_first_attempt: bool = False
+    sealed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,7 @@ def caller_of(call: Call, auth: AuthContext, asked: InvokeRequest) -> Caller:
         labels=origin.labels if origin else {},
         fingerprint=hashlib.sha256(content.encode()).hexdigest(),
         is_first_attempt=origin.is_first if origin else False,
+        sealed=origin.sealed if origin else "",
     )
 
 

@@ -18,10 +18,12 @@ from agentos.domain.errors import (
     AgentOSError,
     ConflictError,
     DependencyUnavailableError,
+    SubjectErasedError,
     TimedOutError,
 )
 from agentos.domain.ports import NewId
 from agentos.gateways.model_policy.calls import Caller
+from agentos.gateways.model_policy.keeping import Keeping
 
 LEASE_S: Final = 10
 RENEW_S: Final = 4.0
@@ -50,8 +52,16 @@ class AnswerStore(Protocol):
 class Idempotency:
     """Makes a call once per tenant, principal and request id. Times are seconds."""
 
-    def __init__(self, store: AnswerStore, new_id: NewId, ttl_s: int, wait_s: float = WAIT_S):
+    def __init__(
+        self,
+        store: AnswerStore,
+        new_id: NewId,
+        ttl_s: int,
+        wait_s: float = WAIT_S,
+        keeping: Keeping | None = None,
+    ) -> None:
         self._store = store
+        self._keeping = keeping
         self._new_id = new_id
         self._ttl_s = ttl_s
         self._wait_s = wait_s
@@ -66,7 +76,8 @@ class Idempotency:
         `ConflictError` for another body under the same id, and for an answer that was too
         large to be kept; `TimedOutError` when the first is in flight for too long.
         """
-        slot = _Slot(self._store, caller, request_id, self._new_id)
+        key_id = "" if self._keeping is None else await self._keeping.key_of(caller)
+        slot = _Slot(self._store, caller, request_id, self._new_id, self._keeping, key_id)
         if caller.is_first_attempt:
             answer = await call()
             await self._keep(slot, answer)
@@ -93,15 +104,25 @@ class Idempotency:
     async def _keep(self, slot: "_Slot", answer: Body) -> None:
         try:
             await slot.finish(answer, self._ttl_s)
-        except DependencyUnavailableError as error:
+        except (DependencyUnavailableError, SubjectErasedError) as error:
             log.warning("an answer was not kept, a repeat would be made again: %s", error)
 
 
 class _Slot:
     """One request's place in the store, as this process sees it."""
 
-    def __init__(self, store: AnswerStore, caller: Caller, request_id: str, new_id: NewId):
+    def __init__(
+        self,
+        store: AnswerStore,
+        caller: Caller,
+        request_id: str,
+        new_id: NewId,
+        keeping: Keeping | None = None,
+        key_id: str = "",
+    ) -> None:
         self._store = store
+        self._keeping = keeping
+        self._key_id = key_id
         self._tenant_id = caller.auth.tenant_id
         self._digest = digest_of(caller.auth.principal.principal_id, request_id)
         self._fingerprint = caller.fingerprint
@@ -123,7 +144,7 @@ class _Slot:
             match kept["state"]:
                 case "done":
                     answer: Body = kept["answer"]
-                    return answer
+                    return await self._unsealed(answer)
                 case "too_large":
                     raise ConflictError("the answer was too large to keep", usage=kept["usage"])
                 case "failed":
@@ -165,7 +186,17 @@ class _Slot:
         if len(orjson.dumps(answer)) > MAX_ANSWER_BYTES:
             await self._put({"state": "too_large", "usage": answer.get("usage")}, ttl_s)
         else:
-            await self._put({"state": "done", "answer": answer}, ttl_s)
+            await self._put({"state": "done", "answer": await self._sealed(answer)}, ttl_s)
+
+    async def _sealed(self, answer: Body) -> Body:
+        if self._keeping is None:
+            return answer
+        return await self._keeping.seal(self._tenant_id, self._key_id, answer, self._digest)
+
+    async def _unsealed(self, kept: Body) -> Body:
+        if self._keeping is None:
+            return kept
+        return await self._keeping.unseal(self._tenant_id, kept, self._digest)
 
     async def fail(self) -> None:
         """Let the next who asks make the call anew, at once."""

@@ -78,6 +78,7 @@ class OriginAsked(_Part):
     run_id: str = Field(max_length=256)
     labels: dict[Label, Label] = Field(default_factory=dict)
     is_first: bool = False
+    sealed: str = Field(default="", max_length=256)
 
 
 class InvokeRequest(_Part):

@@ -4,13 +4,14 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from agentos.domain.ports import Clock, CommandBus, EventLog, NewId, Signals
+from agentos.domain.ports import Clock, CommandBus, ContentKeys, EventLog, NewId, Signals
 from agentos.gateways.http.followed import Followed
 from agentos.gateways.http.metrics import Metrics
 from agentos.gateways.model_policy.backends import MakeBackend
 from agentos.gateways.model_policy.budgets import Budgets
 from agentos.gateways.model_policy.governed import Entitlements, Gates
 from agentos.gateways.model_policy.idempotency import AnswerStore, Idempotency
+from agentos.gateways.model_policy.keeping import Keeping
 from agentos.gateways.model_policy.metering import Meter
 from agentos.gateways.model_policy.pipeline import GovernedPipeline
 from agentos.gateways.model_policy.policies import Policies
@@ -30,6 +31,7 @@ class ModelPorts:
     make_backend: MakeBackend
     node: str
     idempotency_ttl_s: int
+    keys: ContentKeys | None = None
 
 
 class ModelServices:
@@ -52,7 +54,12 @@ class ModelServices:
             node=ports.node,
             entitlements=self.entitlements,
         )
-        idempotency = Idempotency(ports.answers, ports.new_id, ports.idempotency_ttl_s)
+        idempotency = Idempotency(
+            ports.answers,
+            ports.new_id,
+            ports.idempotency_ttl_s,
+            keeping=Keeping(known, ports.keys),
+        )
         self.pipeline = GovernedPipeline(gates, idempotency)
 
     def work(self) -> list[Coroutine[Any, Any, None]]:

@@ -9,6 +9,7 @@ from pydantic_core import from_json
 from starlette.requests import Request
 
 from agentos.domain.auth import AuthContext
+from agentos.domain.errors import ConflictError
 from agentos.domain.tenant.access import ADMIN, require_platform, require_reach
 from agentos.domain.tenant.tenant import Profile
 from agentos.domain.times import to_ms
@@ -28,6 +29,7 @@ TENANT_ID: Final = PathId("tenant_id", "the tenant's id")
 KEY_ID: Final = PathId("key_id", "the key's id")
 CONFIRM: Final = Parameter("confirm", "the tenant's id once more")
 FIELDS: Final = frozenset(Profile.model_fields)
+ERASE_S: Final = 60.0
 
 
 class _Peek(BaseModel):
@@ -114,6 +116,32 @@ async def delete_tenant(request: Request) -> Answer:
     tenant_id = _reached(request)
     more = {"confirm": CONFIRM.raw(request) or ""}
     return await _send(request, "tenant.delete", _auth(request, None), tenant_id, more)
+
+
+async def erase_subject(request: Request) -> Answer:
+    """Destroy the key of a data subject's content; once this answers nobody reads it any more.
+
+    `dry_run` only counts what would be reached. Done again it returns the last report.
+    """
+    tenant_id = _reached(request)
+    body = parse_body(await request.body(), s.SubjectErase)
+    if not body.dry_run and body.confirm != body.subject:
+        raise ConflictError("confirm the erasure: confirm=<subject>")
+    call, parts = call_of(request.scope), parts_of(request)
+    command = {
+        "tenant_id": tenant_id,
+        "subject": body.subject,
+        "dry_run": body.dry_run,
+        "traceparent": call.traceparent,
+        "correlation_id": call.correlation_id,
+        "command_id": read_command_id(request),
+    }
+    auth = _auth(request, body.auth)
+    answer = await parts.bus.send("subject.erase", auth, command, timeout=ERASE_S)
+    erasure = answer["erasure"]
+    rows = await parts.reads.count_sealed(tenant_id, erasure["key_id"])
+    erasure["refolded"] = [{"projection": name, "rows": rows[name]} for name in rows]
+    return json_answer(answer, call.correlation_id)
 
 
 async def get_tenant_usage(request: Request) -> Answer:

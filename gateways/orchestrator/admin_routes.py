@@ -80,6 +80,14 @@ ADMIN: Final[Table] = (
         ),
     ),
     (
+        "POST",
+        f"{ONE}/subjects:erase",
+        admin.erase_subject,
+        Described(
+            "Erase a data subject", {200: s.ErasureAnswer}, KNOWN, s.SubjectErase, errors=WRITE
+        ),
+    ),
+    (
         "GET",
         f"{ONE}/usage",
         admin.get_tenant_usage,

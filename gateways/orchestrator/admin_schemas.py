@@ -8,7 +8,7 @@ from agentos.domain.ids import FREE_ID_PATTERN
 from agentos.domain.key.key import KeyKind
 from agentos.domain.retention.rules import Retention
 from agentos.domain.tenant.quotas import PlanTier, Quotas
-from agentos.domain.tenant.tenant import Entitlements, Metadata, Profile
+from agentos.domain.tenant.tenant import Entitlements, Metadata, Privacy, Profile
 from agentos.gateways.http.bodies import BodyAuth
 from agentos.gateways.http.schemas import Shape
 
@@ -61,6 +61,7 @@ class TenantPatch(_Body):
     policy: dict[str, Any] | None = None
     metadata: Metadata | None = None
     retention: Retention | None = None
+    privacy: Privacy | None = None
 
 
 class TenantAct(_Body):
@@ -71,6 +72,45 @@ class TenantDisable(_Body):
     """What becomes of the runs: they end by themselves, or are canceled."""
 
     runs: Literal["cancel", "drain"] = "drain"
+
+
+class SubjectErase(_Body):
+    """Whose content is erased: a person's id, or its `sub_…` digest; `confirm` repeats it."""
+
+    subject: FreeId
+    confirm: str = Field(default="", max_length=256)
+    dry_run: bool = False
+
+
+class RefoldedShape(Shape):
+    """How many rows of a projection held the content; they show its marker from now on."""
+
+    projection: str
+    rows: int
+
+
+class ErasureShape(Shape):
+    """What an erasure reached. `done_now` is false where there was nothing (more) to erase."""
+
+    tenant_id: str
+    subject_id: str
+    key_id: str
+    erased: bool
+    done_now: bool
+    dry_run: bool
+    key_destroyed_at: Time | None
+    runs: int
+    runs_canceled: int
+    commits: int
+    events: int
+    refolded: list[RefoldedShape]
+
+
+class ErasureAnswer(Shape):
+    """An erasure's report."""
+
+    erasure: ErasureShape
+    correlation_id: str
 
 
 class KeyPrincipal(BaseModel):
@@ -117,6 +157,7 @@ class TenantShape(Shape):
     policy: dict[str, Any] | None = None
     metadata: dict[str, Any]
     retention: dict[str, Any] | None = None
+    privacy: dict[str, bool] | None = None
 
 
 class TenantAnswer(Shape):

@@ -1,13 +1,14 @@
 """What the orchestrator's routes work with, handed in by the app."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from agentos.domain.ports import CommandBus, EventLog, Signals
+from agentos.domain.ports import CommandBus, Contents, EventLog, Signals
 from agentos.gateways.http.keys import KeyUsage
 from agentos.gateways.http.sse import Streams
 from agentos.gateways.http.tail import SharedTail
@@ -20,10 +21,15 @@ from agentos.projections.audit_records.queries import (
 )
 from agentos.projections.model_calls.queries import get_model_call
 from agentos.projections.queries import Pool, fetch
-from agentos.projections.remote_runs.queries import list_remote_runs, merged
+from agentos.projections.remote_runs.queries import (
+    count_sealed_remote_runs,
+    list_remote_runs,
+    merged,
+)
 from agentos.projections.runs.queries import (
     RunFilters,
     RunPage,
+    count_sealed_runs,
     get_run,
     list_runs,
 )
@@ -87,6 +93,10 @@ class ReadModels(Protocol):
         """Return the log position and line behind which a stream of audit records begins."""
         ...
 
+    async def count_sealed(self, tenant_id: str, key_id: str) -> Mapping[str, int]:
+        """Return how many rows of each projection hold content sealed with a key."""
+        ...
+
     async def ping(self) -> None:
         """Return if the read side answers."""
         ...
@@ -138,6 +148,13 @@ class PostgresReadModels:
         """Return the log position and line behind which a stream of audit records begins."""
         return await find_audit_start(self._pool, tenant_id, filters, since, last)
 
+    async def count_sealed(self, tenant_id: str, key_id: str) -> Mapping[str, int]:
+        """Return how many rows of each projection hold content sealed with a key."""
+        return {
+            "runs": await count_sealed_runs(self._pool, tenant_id, key_id),
+            "remote_runs": await count_sealed_remote_runs(self._pool, tenant_id, key_id),
+        }
+
     async def ping(self) -> None:
         """Return if PostgreSQL answers."""
         await fetch(self._pool, "SELECT 1", ())
@@ -176,6 +193,13 @@ class Parts:
     cancel_s: float = 10.0
     key_usage: KeyUsage | None = None
     elsewhere: Elsewhere | None = None
+    contents: Contents | None = None
+
+    async def opened(self, tenant_id: str, view: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a `Run` object of a read model with its content opened."""
+        if self.contents is None:
+            return view
+        return await self.contents.open_view(tenant_id, view)
 
 
 def parts_of(request: Request) -> Parts:

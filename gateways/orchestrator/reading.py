@@ -27,7 +27,7 @@ async def load_run(parts: Parts, tenant_id: str, run_id: str) -> dict[str, Any]:
     if last is None:
         return await _not_here(parts, ref, row)
     if row is not None and row.position >= last.position:
-        return row.view()
+        return dict(await parts.opened(tenant_id, row.view()))
     return folded_run(ref.tenant_id, run_id, await parts.log.read(ref))
 
 

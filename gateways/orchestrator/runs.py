@@ -100,13 +100,15 @@ async def fork_run(request: Request) -> Answer:
 async def list_runs(request: Request) -> Answer:
     """List runs, newest first; `label.<k>=<v>` filters by labels. It may lag by a second."""
     call = call_of(request.scope)
-    page = await parts_of(request).reads.list_runs(
-        call.caller.tenant_id,
+    parts, tenant_id = parts_of(request), call.caller.tenant_id
+    page = await parts.reads.list_runs(
+        tenant_id,
         run_filters(request),
         LIMIT.read(request) or 0,
         CURSOR.raw(request),
     )
-    content: dict[str, Any] = {"runs": [row.view() for row in page.runs]}
+    runs = [await parts.opened(tenant_id, row.view()) for row in page.runs]
+    content: dict[str, Any] = {"runs": runs}
     if page.next_cursor is not None:
         content["next_cursor"] = page.next_cursor
     return json_answer(content, call.correlation_id)

@@ -25,6 +25,8 @@ from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.queue import JetStreamQueue
 from agentos.infra.jetstream.signals import NatsSignals
 from agentos.infra.models.gateway_client import GatewayModels
+from agentos.infra.privacy.build import content_keys
+from agentos.infra.privacy.sealed_log import SealedLog
 from agentos.infra.settings import Settings
 from agentos.infra.tools.build import build_tools
 from agentos.infra.tools.jetstream_kv import JetStreamKeyValue
@@ -62,7 +64,8 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     client = await connect(settings.runtime().nats_url, "executor")
-    event_log, clock, new_id = JetStreamLog(client), SystemClock(), SystemIds()
+    event_log = SealedLog(JetStreamLog(client), content_keys(settings, client), needs_keys=True)
+    clock, new_id = SystemClock(), SystemIds()
     signals = NatsSignals(client)
     models = GatewayModels(
         settings.model_gateway_url or settings.endpoints["model_policy"],

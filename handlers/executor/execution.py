@@ -14,6 +14,7 @@ from agentos.domain.errors import (
     AppendConflictError,
     DependencyUnavailableError,
     InterruptedRunError,
+    SubjectErasedError,
     TimedOutError,
 )
 from agentos.domain.log import Commit, Lease, make_commit
@@ -84,7 +85,7 @@ class Execution:
             await taken()
             return
         try:
-            work = await self._take()
+            work = await self._take() if run.is_readable else await self._write(_end_erased)
         finally:
             await taken()
         while not work.is_nothing:
@@ -211,7 +212,7 @@ class Execution:
             origin = Origin(NO_TRACE, SYSTEM_PRINCIPAL)
             at = Moment(bench.outside.clock.now_ms(), bench.outside.new_id, origin)
             if not run.is_final:
-                stage(run, at)
+                (stage if run.is_readable else _end_erased)(run, at)
             work = Work() if run.is_final else advance(run, self._plan, at)
             events = run.collect()
             if not events:
@@ -220,7 +221,10 @@ class Execution:
             if not run.is_final:
                 lease = Lease(bench.worker_id, work.deadline_ms + LEASE_MARGIN_MS)
             try:
-                await self._append(make_commit(run.ref, events, bench.outside.new_id, lease=lease))
+                new_id = bench.outside.new_id
+                await self._append(
+                    make_commit(run.ref, events, new_id, lease=lease, sealed=run.sealed)
+                )
             except AppendConflictError:
                 await self._refold()
             else:
@@ -256,6 +260,14 @@ class Execution:
         run = self._run = Run(self._run.ref).fold(records)
         if run.is_final or run.attempt != self._attempt:
             raise LeaseLostError("the run is another's, or has ended")
+
+
+def _end_erased(run: Run, at: Moment) -> None:
+    """End a run whose content was erased: there is nothing left that it could work on."""
+    if run.cancel is not None:
+        run.finish_cancel(at)
+    else:
+        run.fail(error_info(SubjectErasedError("the data subject of the run was erased")), at)
 
 
 def _end_tools(done: set[asyncio.Task[ToolCallCompleted]], run: Run, at: Moment) -> None:

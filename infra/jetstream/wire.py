@@ -48,6 +48,8 @@ def encode_headers(commit: Commit, expected: int) -> bytes:
         lines.append(f"Agentos-Correlation: {_line(commit.correlation_id)}\r\n")
     if commit.by_tenant:
         lines.append(f"Agentos-By: {_line(commit.by_tenant)}\r\n")
+    if commit.sealed:
+        lines.append(f"Agentos-Sealed: {_line(commit.sealed)}\r\n")
     return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
 
 
@@ -87,6 +89,7 @@ def decode(subject: str, position: int, fields: dict[str, str], body: bytes) -> 
             fields.get("Agentos-Priority", ""),
             fields.get("Agentos-Correlation", ""),
             fields.get("Agentos-By", ""),
+            fields.get("Agentos-Sealed", ""),
             position=position,
         )
     except (KeyError, ValueError) as exc:

@@ -160,6 +160,7 @@ def to_body(request: ModelRequest) -> dict[str, Any]:
             "run_id": origin.run_id,
             "labels": dict(origin.labels),
             "is_first": origin.is_first,
+            "sealed": origin.sealed,
         }
     return {"request": asked}
 

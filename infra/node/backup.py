@@ -19,8 +19,10 @@ from nats.aio.client import Client
 from nats.js.api import KeyValueConfig, StorageType
 
 from agentos.domain.errors import DependencyUnavailableError
+from agentos.domain.privacy.subject import DataSubject
 from agentos.infra.archive import ArchiveReader, ArchiveWriter
 from agentos.infra.jetstream.connection import Connection
+from agentos.infra.jetstream.content_keys import JetStreamContentKeys
 from agentos.infra.jetstream.key_usage import BUCKET as KEY_USAGE
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.log_transfer import Report, export_log, import_log
@@ -31,6 +33,7 @@ FORMAT: Final = "agentos-backup"
 VERSION: Final = 1
 LIST: Final = "backup.json"
 LOG: Final = "log.gz"
+CONTENT_KEYS: Final = "content_keys.ndjson"
 SECRETS: Final = "secrets"
 BUCKETS: Final = (TOOL_KV, KEY_USAGE)
 # What the data directory holds besides servers' data, and what a node makes anew by itself.
@@ -58,6 +61,7 @@ async def make_backup(
         writer.close()
     for bucket in BUCKETS:
         await _keep_bucket(connection, bucket, out / f"{bucket}.ndjson")
+    await _keep_content_keys(connection, out / CONTENT_KEYS)
     if with_secrets:
         _keep_secrets(data, out / SECRETS)
     content = {
@@ -100,10 +104,16 @@ def verify_backup(out: Path) -> dict[str, Any]:
 
 
 async def fill_from(connection: Connection, out: Path, report: Report) -> None:
-    """Write a verified backup's log and buckets into an empty broker."""
+    """Write a verified backup's log, buckets and content keys into an empty broker.
+
+    Backups of before content keys have none.
+    """
+    files = verify_backup(out)["files"]
     await import_log(JetStreamLog(connection), ArchiveReader(out / LOG), report)
     for bucket in BUCKETS:
         await _fill_bucket(connection, bucket, out / f"{bucket}.ndjson")
+    entries = _entries(out / CONTENT_KEYS) if CONTENT_KEYS in files else []
+    await _fill_content_keys(connection, entries)
 
 
 def bring_back_secrets(out: Path, data: Path) -> list[str]:
@@ -120,6 +130,26 @@ def _keep_secrets(data: Path, into: Path) -> None:
     for path in sorted(data.iterdir()):
         if path.is_file() and path.name not in NOT_KEPT and not path.name.startswith("."):
             write_whole(into / path.name, path.read_text())
+
+
+async def _keep_content_keys(connection: Connection, path: Path) -> None:
+    """Keep data subjects' keys as they are stored: wrapped, or destroyed (empty)."""
+    lines = [
+        json.dumps({"key": subject, "value": base64.b64encode(body).decode()})
+        for subject, body in await JetStreamContentKeys(connection).entries()
+    ]
+    write_whole(path, "".join(f"{line}\n" for line in lines))
+
+
+async def _fill_content_keys(connection: Connection, entries: list[dict[str, str]]) -> None:
+    """Bring the keys back, but none that the backup's own log says was destroyed."""
+    log, keys = JetStreamLog(connection), JetStreamContentKeys(connection)
+    for last in await log.last_of_kind(DataSubject.KIND):
+        subject = DataSubject(last.ref).fold(await log.read(last.ref))
+        for key_id in subject.erased_keys():
+            await keys.destroy(last.ref.tenant_id, key_id)
+    for entry in entries:
+        await keys.fill(entry["key"], base64.b64decode(entry["value"]))
 
 
 async def _keep_bucket(client: Client, name: str, path: Path) -> None:

@@ -50,6 +50,11 @@ class NodePaths:
         return self.data / "audit_key.pem"
 
     @property
+    def content_key(self) -> Path:
+        """Return the key that data subjects' keys are wrapped with, where none is given."""
+        return self.data / "content_key"
+
+    @property
     def jwt_secret(self) -> Path:
         """Return the file with the generated signing secret."""
         return self.data / "jwt_secret"

@@ -95,3 +95,15 @@ async def copies_by_peer(pool: Pool) -> Sequence[Mapping[str, Any]]:
 
 def _time(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+SEALED: Final = """
+SELECT count(*) FROM agentos.remote_runs
+WHERE tenant_id = %s
+  AND (starts_with(view->'output'->>'sealed', %s) OR starts_with(view->'error'->>'sealed', %s))"""
+
+
+async def count_sealed_remote_runs(pool: Pool, tenant_id: str, key_id: str) -> int:
+    """Return how many rows hold content that is sealed with a key."""
+    ((found,),) = await fetch(pool, SEALED, (tenant_id, f"{key_id}/", f"{key_id}/"))
+    return int(found)

@@ -16,12 +16,16 @@ from agentos.infra.jetstream.streams import ensure_log
 from agentos.infra.memory.log import MemoryLog
 from tests.contracts.logs import close, collect, commit, connected, jetstream_log, new_id, past, run
 from tests.infra.embedded import EmbeddedNats
+from tests.infra.privacy.given import Process
 
 
-@pytest.fixture(params=["memory", "jetstream", "jetstream-leader"])
+@pytest.fixture(params=["memory", "sealing", "jetstream", "jetstream-leader"])
 async def log(request: pytest.FixtureRequest) -> AsyncIterator[EventLog]:
     if request.param == "memory":
         yield MemoryLog()
+        return
+    if request.param == "sealing":
+        yield Process().log
         return
     server: EmbeddedNats = request.getfixturevalue("nats_server")
     async with jetstream_log(server.url) as jetstream:

@@ -19,6 +19,7 @@ from agentos.domain.federation.remote import RemoteRun
 from agentos.domain.key.key import Key
 from agentos.domain.models.published import CatalogAggregate
 from agentos.domain.policy.policy import Policy
+from agentos.domain.privacy.subject import DataSubject
 from agentos.domain.retention.retention import RetentionOf
 from agentos.domain.run.events import FINAL_TYPES, SHORT_NAMES
 from agentos.domain.run.run import Run
@@ -40,6 +41,7 @@ AGGREGATES: tuple[type[Aggregate], ...] = (
     Usage,
     Policy,
     RetentionOf,
+    DataSubject,
 )
 NAMES = {
     "run": [
@@ -98,6 +100,7 @@ NAMES = {
         "agentos.retention.begun",
         "agentos.retention.planned",
     ],
+    "subject": ["agentos.subject.erased", "agentos.subject.erasure_completed"],
     "key": ["agentos.key.issued", "agentos.key.revoked", "agentos.key.rotated"],
     "agent": ["agentos.agent.deprecated", "agentos.agent.registered", "agentos.agent.updated"],
     "tenant": [

@@ -95,6 +95,11 @@ class MemoryReads:
         self.asked.append((tenant_id, filters, limit, cursor))
         return RunPage([r for (t, _), r in self.rows.items() if t == tenant_id], "more")
 
+    async def count_sealed(self, tenant_id: str, key_id: str) -> dict[str, int]:
+        """Return that there are none: rows that a test puts in are plain."""
+        await self.ping()
+        return {"runs": 0, "remote_runs": 0}
+
     async def list_agents(self, tenant_id: str, limit: int, cursor: str | None) -> AgentPage:
         """Remember what was asked; return nothing."""
         await self.ping()

@@ -20,8 +20,10 @@ from agentos.domain.subjects import StreamRef, heartbeat
 from agentos.domain.tenant.tenant import Profile, Tenant, tenant_ref
 from agentos.handlers.admission import AdmissionDesks
 from agentos.handlers.commands import CancelRun, CreateRun, UpdateTenant
+from agentos.handlers.crash import CrashPoint, never
 from agentos.handlers.directory import Directory
 from agentos.handlers.dispatch import Dispatcher
+from agentos.handlers.erasure import resume_erasures
 from agentos.handlers.ledgers import LedgerDesks
 from agentos.handlers.parts import Parts
 from agentos.handlers.runs import cancel_run, create_run
@@ -29,9 +31,13 @@ from agentos.handlers.sweep import load_unfinished
 from agentos.handlers.tenants import update_tenant
 from agentos.handlers.usage_desks import UsageDesks
 from agentos.handlers.watch import LogWatch
+from agentos.infra.memory.key_store import MemoryKeyStore
 from agentos.infra.memory.log import MemoryLog
 from agentos.infra.memory.queue import MemoryQueue
 from agentos.infra.memory.signals import MemorySignals
+from agentos.infra.privacy.cipher import Cipher
+from agentos.infra.privacy.keyring import Keyring
+from agentos.infra.privacy.sealed_log import SealedLog
 from tests.domain.given import TRACE, Ids, moment
 from tests.handlers.virtual import VirtualClock
 
@@ -93,6 +99,7 @@ class Node:
         self.log: MemoryLog = log or MemoryLog()
         self.queue = MemoryQueue()
         self.signals = MemorySignals()
+        self.keys = MemoryKeyStore()
         self.clock = VirtualClock()
         self.new_id = Ids()
         self.definition: Definition | None = None  # of every agent, where an executor has one
@@ -121,11 +128,25 @@ class Node:
             self.log, make_commit(ref, events, self.new_id), expected=expected
         )
 
+    def keyring(self) -> Keyring:
+        """Return another process's keys."""
+        return Keyring(self.keys, Cipher(b"the node's own key"))
+
+    def opened_log(self, *, needs_keys: bool = False) -> SealedLog:
+        """Return the log as another process reads it."""
+        return SealedLog(self.log, self.keyring(), needs_keys=needs_keys)
+
     async def handlers(
-        self, *, ttl_ms: int = 24 * HOUR_MS, slots: int = 64, skew_ms: int = 0
+        self,
+        *,
+        ttl_ms: int = 24 * HOUR_MS,
+        slots: int = 64,
+        skew_ms: int = 0,
+        crash_point: CrashPoint = never,
     ) -> Parts:
         """Start a handler process."""
-        log: EventLog = self.log
+        keys = self.keyring()
+        log: EventLog = SealedLog(self.log, keys)
         clock, watch = VirtualClock(skew_ms), LogWatch(log)
         desks = AdmissionDesks(log, watch, clock, self.new_id, ttl_ms)
         dispatcher = Dispatcher(self.queue, watch, clock, slots)
@@ -143,6 +164,8 @@ class Node:
             ledgers=LedgerDesks(log, clock, self.new_id),
             usage=UsageDesks(log, clock, self.new_id),
             idempotency_ttl_ms=ttl_ms,
+            crash_point=crash_point,
+            keys=keys,
         )
         await dispatcher.listen(self.signals)
         start = await log.head()
@@ -150,6 +173,7 @@ class Node:
         self.own(watch.run(start))
         self.own(dispatcher.run())
         await watch.reach(start)
+        await resume_erasures(parts)
         return parts
 
     def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

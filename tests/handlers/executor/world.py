@@ -28,7 +28,6 @@ from agentos.handlers.executor.calls import Outside
 from agentos.handlers.executor.deltas import Deltas
 from agentos.handlers.executor.execution import Bench
 from agentos.handlers.executor.worker import Worker
-from agentos.infra.memory.log import MemoryLog
 from tests.domain.replay.given import assert_replays
 from tests.handlers.node import Node
 
@@ -150,11 +149,12 @@ class Line:
         self.up = asyncio.Event()
         self.up.set()
         self.silent = False
+        self._log = _CutLog(node.opened_log(needs_keys=True), self)
 
     @property
     def log(self) -> EventLog:
         """The log as this executor reaches it."""
-        return _CutLog(self._node.log, self)
+        return self._log
 
     async def through(self) -> None:
         """Wait until the line is up."""
@@ -278,6 +278,7 @@ async def until_final(node: Node, run_id: str, seconds: float = 60) -> float:
 
     took = await until(ended, seconds)
     if node.definition is not None:
-        records = await MemoryLog.read(node.log, run_ref("tnt_a", run_id))
-        assert_replays(records, node.definition)
+        records = await node.opened_log().read(run_ref("tnt_a", run_id))
+        if all(record.readable for record in records):
+            assert_replays(records, node.definition)
     return took
