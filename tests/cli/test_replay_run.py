@@ -48,6 +48,7 @@ def test_every_kind_of_run_is_equal_and_has_its_recorded_digest(kind: str) -> No
         "equal": True,
         "first_difference": None,
         "notes": [],
+        "erased": False,
     }
 
 

@@ -9,8 +9,9 @@ from agentos.domain.aggregate import read_events
 from agentos.domain.auth import ADMIN_SCOPES, AuthContext, Principal
 from agentos.domain.errors import ForbiddenError, NotFoundError, SubjectErasedError
 from agentos.domain.privacy.subject import DataSubject, subject_id_of, subject_ref
+from agentos.domain.run.request import RunRequest
 from agentos.domain.run.run import Run, run_ref
-from agentos.handlers.commands import EraseSubject, ForkRun
+from agentos.handlers.commands import CreateRun, EraseSubject, ForkRun
 from agentos.handlers.erasure import erase_subject
 from agentos.handlers.forks import fork_run
 from agentos.handlers.parts import Parts
@@ -19,7 +20,7 @@ from agentos.infra.memory.log import MemoryLog
 from tests.domain.given import TRACE
 from tests.handlers.auditor.audited import Crash, audit_all, crash_at, records_of
 from tests.handlers.executor.world import Executor, Models, Tool, Tools, until, until_final
-from tests.handlers.node import CreateRun, Node, RunRequest, a_node, caller, settle
+from tests.handlers.node import Node, a_node, caller, settle
 from tests.handlers.test_tenants import send
 from tests.handlers.virtual import virtual_time
 
