@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentos.domain.aggregate import read_event
@@ -110,12 +110,14 @@ def texts_in(value: Any) -> set[str]:
     return {text for part in parts for text in texts_in(part)}
 
 
+@settings(deadline=None)
 @given(payloads)
 def test_a_sealed_line_opens_to_the_same_bytes(payload: Payload) -> None:
     line = line_of(payload)
     assert open_line(seal_line(line, KEY, seal), opening) == line
 
 
+@settings(deadline=None)
 @given(payloads)
 def test_a_sealed_line_is_an_envelope_that_differs_in_its_content_alone(payload: Payload) -> None:
     line = line_of(payload)
@@ -132,6 +134,7 @@ def test_a_sealed_line_is_an_envelope_that_differs_in_its_content_alone(payload:
     read_event(erase_line(sealed), Run.PAYLOADS)
 
 
+@settings(deadline=None)
 @given(payloads)
 def test_nothing_of_the_content_is_left(payload: Payload) -> None:
     word = "zanzibar-4711"
@@ -170,6 +173,7 @@ def _with(payload: Payload, word: str) -> Payload:
     return payload
 
 
+@settings(deadline=None)
 @given(payloads)
 def test_an_erased_line_says_so_and_keeps_its_place(payload: Payload) -> None:
     sealed = seal_line(line_of(payload), KEY, seal)
@@ -234,6 +238,7 @@ MOVES: tuple[Callable[[dict[str, Any]], None], ...] = (
 )
 
 
+@settings(deadline=None)
 @given(st.none() | outputs, st.none() | errors)
 def test_a_view_of_sealed_lines_opens_to_the_view(
     output: Output | None, error: ErrorInfo | None
