@@ -25,7 +25,8 @@ class Parts:
     """The parts of a handler process, put together in `app.py`.
 
     `subscribers` is `None` on a broker that takes no accounts: one that is not ours. `log` seals
-    and opens content with `keys`, `contents` has it as it stands; without them no tenant's content can be sealed.
+    and opens content with `keys`, `contents` has it as it stands too; without them no tenant's
+    content can be sealed.
     """
 
     log: EventLog
