@@ -55,9 +55,22 @@ async def require_policy(parts: Parts, tenant_id: str, policy_id: str) -> None:
         return
     policy = await parts.directory.reload(Policy, policy_ref(tenant_id, policy_id))
     if policy.active is None:
-        msg = f"the tenant has no active policy {policy_id}: publish and activate it first"
-        errors = [{"loc": ["body", "default_policy_id"], "msg": msg}]
-        raise InvalidRequestError(msg, errors=errors)
+        raise _no_policy(
+            f"the tenant has no active policy {policy_id}: publish and activate it first"
+        )
+
+
+def require_first_policy(policy_id: str) -> None:
+    """Raise `InvalidRequestError` unless it is what a tenant has that is only being made."""
+    if policy_id != DEFAULT_POLICY:
+        raise _no_policy(
+            f"a new tenant has no policy {policy_id} yet: create it with {DEFAULT_POLICY}, "
+            f"publish and activate {policy_id}, then set it"
+        )
+
+
+def _no_policy(msg: str) -> InvalidRequestError:
+    return InvalidRequestError(msg, errors=[{"loc": ["body", "default_policy_id"], "msg": msg}])
 
 
 async def _admit(parts: Parts, auth: AuthContext, tenant_id: str) -> None:

@@ -12,6 +12,7 @@ from agentos.domain.audit.chain import NODE_TENANT
 from agentos.domain.auth import AuthContext
 from agentos.domain.envelope import Event
 from agentos.domain.errors import AgentOSError, ConflictError, ForbiddenError, NotFoundError
+from agentos.domain.ids import is_named_id
 from agentos.domain.tenant.access import (
     PLATFORM,
     is_platform_admin,
@@ -33,7 +34,7 @@ from agentos.handlers.commands import (
 from agentos.handlers.deciding import decide_once
 from agentos.handlers.middleware.errors import invalid_request
 from agentos.handlers.parts import Parts
-from agentos.handlers.policies import require_policy
+from agentos.handlers.policies import require_first_policy, require_policy
 
 log = structlog.get_logger()
 PLATFORM_FIELDS: Final = (
@@ -54,6 +55,8 @@ async def create_tenant(parts: Parts, auth: AuthContext, command: CreateTenant) 
     require_platform(auth, "create a tenant")
     if command.tenant_id == NODE_TENANT:
         raise ConflictError("the tenant id is the node's own")
+
+    require_first_policy(command.profile.default_policy_id)
 
     def decision(tenant: Tenant, at: Moment) -> list[Event]:
         token_policy(command.profile.policy)
@@ -83,8 +86,10 @@ async def update_tenant(parts: Parts, auth: AuthContext, command: UpdateTenant) 
         return tenant.update(profile, at)
 
     policy_id = command.changes.get("default_policy_id")
-    if policy_id is not None and is_platform_admin(auth):
-        await require_policy(parts, command.tenant_id, str(policy_id))
+    # What is no policy's id, the decision refuses; so it does what only a platform admin may.
+    if isinstance(policy_id, str) and is_named_id(policy_id) and is_platform_admin(auth):
+        _require_there(await parts.directory.reload(Tenant, tenant_ref(command.tenant_id)))
+        await require_policy(parts, command.tenant_id, policy_id)
     return await _decide(parts, auth, command, decision)
 
 

@@ -183,5 +183,60 @@ async def test_a_tenant_is_not_given_a_policy_that_is_not_there() -> None:
         with pytest.raises(InvalidRequestError, match="no active policy pol_a"):
             await send(parts, "tenant.update", auth=platform, changes=changes)
         await send(parts, "policy.activate", auth=platform, version=1)
-        answer = await send(parts, "tenant.update", auth=platform, changes=changes)
-        assert answer["tenant"]["default_policy_id"] == "pol_a"
+        for is_whole in (False, True):
+            answer = await send(
+                parts, "tenant.update", auth=platform, changes=changes, is_whole=is_whole
+            )
+            assert answer["tenant"]["default_policy_id"] == "pol_a"
+
+
+@virtual_time
+async def test_a_new_tenant_has_no_policy_but_the_builtin_one() -> None:
+    async with a_node() as node:
+        parts = await node.handlers()
+        platform = admin("platform_admin", "tnt_root")
+        profile = Profile(name="A", default_policy_id="pol_a").model_dump(mode="json")
+        with pytest.raises(InvalidRequestError, match="create it with pol_default") as raised:
+            await send(parts, "tenant.create", auth=platform, profile=profile)
+        assert raised.value.details["errors"][0]["loc"] == ["body", "default_policy_id"]
+        assert await node.log.last(tenant_ref("tnt_a")) is None
+        profile["default_policy_id"] = "pol_default"
+        await send(parts, "tenant.create", auth=platform, profile=profile)
+
+
+@virtual_time
+@pytest.mark.parametrize("policy_id", ["pol_b", "pol_a.b", "none", "", 5, ["pol_a"], {}])
+@pytest.mark.parametrize("is_whole", [False, True])
+async def test_what_is_no_policy_of_the_tenant_changes_nothing(
+    policy_id: Any, is_whole: bool
+) -> None:
+    """Also not another tenant's."""
+    async with a_node() as node:
+        parts = await node.handlers()
+        platform = admin("platform_admin", "tnt_root")
+        profile = Profile(name="A").model_dump(mode="json")
+        for tenant_id in ("tnt_a", "tnt_b"):
+            await send(parts, "tenant.create", auth=platform, tenant_id=tenant_id, profile=profile)
+        more: dict[str, Any] = {"tenant_id": "tnt_b", "policy_id": "pol_b", "activate": True}
+        await send(parts, "policy.publish", auth=platform, document=BLOCKS_CARDS, **more)
+        before = await node.log.last(tenant_ref("tnt_a"))
+        with pytest.raises(InvalidRequestError):
+            await send(
+                parts,
+                "tenant.update",
+                auth=platform,
+                changes={"name": "A", "default_policy_id": policy_id},
+                is_whole=is_whole,
+            )
+        assert await node.log.last(tenant_ref("tnt_a")) == before
+
+
+@virtual_time
+async def test_of_a_tenant_that_is_not_there_only_that_is_said() -> None:
+    async with a_node() as node:
+        parts = await node.handlers()
+        platform = admin("platform_admin", "tnt_root")
+        with pytest.raises(NotFoundError):
+            await send(
+                parts, "tenant.update", auth=platform, changes={"default_policy_id": "pol_a"}
+            )
