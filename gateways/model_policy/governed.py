@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import ClassVar, Final, Generic, NoReturn, TypeVar
@@ -29,6 +29,7 @@ from agentos.gateways.model_policy.recording import Status, usage_fields
 from agentos.gateways.model_policy.router import Router
 
 R = TypeVar("R", ModelRequest, EmbedRequest)
+Look = Callable[[Direction, Sequence[tuple[str, str]], Target], Verdict]
 KEPT: Final = 20_000
 
 
@@ -152,15 +153,33 @@ class Governed(ABC, Generic[R]):
         target: Target,
         tool: str | None = None,
     ) -> Verdict:
-        """Return policy's verdict on a content. Raises `PolicyBlockedError`."""
-        verdict = self.policy.check(fields, self.facts(direction, target, tool))
-        for redaction in verdict.redactions:
-            if is_fixed(redaction.field):
-                verdict = verdict.refused(f"cannot_redact:{redaction.field}")
-                break
+        """Return policy's verdict on a content, and note it. Raises `PolicyBlockedError`."""
+        verdict = self._verdict(direction, fields, target, tool)
         self.verdicts.setdefault(direction, []).append(verdict)
         if verdict.is_blocked:
             self.block(verdict)
+        return verdict
+
+    def look_aside(
+        self, direction: Direction, fields: Sequence[tuple[str, str]], target: Target
+    ) -> Verdict:
+        """Return policy's verdict on a content that is no part of the call; as `look`."""
+        verdict = self._verdict(direction, fields, target)
+        if verdict.is_blocked:
+            self.block(verdict)
+        return verdict
+
+    def _verdict(
+        self,
+        direction: Direction,
+        fields: Sequence[tuple[str, str]],
+        target: Target,
+        tool: str | None = None,
+    ) -> Verdict:
+        verdict = self.policy.check(fields, self.facts(direction, target, tool))
+        for redaction in verdict.redactions:
+            if is_fixed(redaction.field):
+                return verdict.refused(f"cannot_redact:{redaction.field}")
         return verdict
 
     def block(self, verdict: Verdict) -> NoReturn:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import ClassVar
 
-from agentos.domain.errors import InvalidRequestError
+from agentos.domain.errors import InvalidRequestError, PolicyBlockedError
 from agentos.domain.models.catalog import Operation
 from agentos.domain.models.plan import Plan, Target
 from agentos.domain.models.routing import Needs
@@ -25,7 +25,7 @@ from agentos.gateways.model_policy.content import (
     rewritten_chat,
     tool_output_fields,
 )
-from agentos.gateways.model_policy.governed import Gates, Governed, least
+from agentos.gateways.model_policy.governed import Gates, Governed, Look, least
 from agentos.gateways.model_policy.output import FIELD, Output, ReservationReachedError
 
 
@@ -56,6 +56,7 @@ class GovernedChat(Governed[ModelRequest]):
                 None if on_delta is None else self._feed,
                 trail=self.trail,
                 prepare=self._prepared,
+                shadowed=self._shadowed,
             )
             return self._completed(routed.answer, fallback_used=routed.fallback_used)
         except ReservationReachedError:
@@ -107,24 +108,35 @@ class GovernedChat(Governed[ModelRequest]):
     def _prepared(self, target: Target) -> ModelRequest:
         """Return the request as it may go to a target. Raises `PolicyBlockedError`."""
         self.asked_anew(target)
-        request = self.request
-        verdict = self.look("input", chat_fields(request), target)
-        if verdict.redactions:
-            request = rewritten_chat(request, verdict.apply)
-        if any(message.role == "tool" for message in request.messages):
-            verdict = self.look("tool_output", tool_output_fields(request), target)
-            if verdict.redactions:
-                request = rewritten_chat(request, verdict.apply)
-        # A real model is told how much was reserved for it; the builtin ones answer their input.
-        if target.backend != BUILTIN and self.reservation and self.reservation.reserved:
-            most = output_ceiling(self._most(target), 0, target)
-            request = replace(request, max_output_tokens=most)
+        request = self._let_through(target, self.look)
         if self._on_delta is not None:
             facts = self.facts("output", target)
             limit = None if target.backend == BUILTIN else request.max_output_tokens
             self._output = Output(self.policy, facts, self._on_delta, limit)
         if self._on_begun is not None:
             self._on_begun(Begun(target.backend, target.model, self.decision()))
+        return request
+
+    def _shadowed(self, target: Target) -> ModelRequest | None:
+        """Return the request as a shadow model may have it, `None` where policy says no."""
+        try:
+            return self._let_through(target, self.look_aside)
+        except PolicyBlockedError:
+            return None
+
+    def _let_through(self, target: Target, look: Look) -> ModelRequest:
+        request = self.request
+        verdict = look("input", chat_fields(request), target)
+        if verdict.redactions:
+            request = rewritten_chat(request, verdict.apply)
+        if any(message.role == "tool" for message in request.messages):
+            verdict = look("tool_output", tool_output_fields(request), target)
+            if verdict.redactions:
+                request = rewritten_chat(request, verdict.apply)
+        # A real model is told how much was reserved for it; the builtin ones answer their input.
+        if target.backend != BUILTIN and self.reservation and self.reservation.reserved:
+            most = output_ceiling(self._most(target), 0, target)
+            request = replace(request, max_output_tokens=most)
         return request
 
     # While and after

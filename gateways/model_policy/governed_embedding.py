@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from agentos.domain.errors import PolicyBlockedError
 from agentos.domain.models.catalog import Operation
 from agentos.domain.models.plan import Plan, Target
 from agentos.domain.models.routing import Needs
@@ -9,7 +10,7 @@ from agentos.domain.models.worst_case import estimated_tokens, input_ceiling
 from agentos.domain.ports import EmbedRequest
 from agentos.gateways.model_policy.calls import Embedded
 from agentos.gateways.model_policy.content import embed_fields, rewritten_embed
-from agentos.gateways.model_policy.governed import Governed
+from agentos.gateways.model_policy.governed import Governed, Look
 
 
 class GovernedEmbedding(Governed[EmbedRequest]):
@@ -22,7 +23,12 @@ class GovernedEmbedding(Governed[EmbedRequest]):
         try:
             plan = await self.admit()
             routed = await self.gates.router.embed(
-                plan, self.caller.auth, self.request, trail=self.trail, prepare=self._prepared
+                plan,
+                self.caller.auth,
+                self.request,
+                trail=self.trail,
+                prepare=self._prepared,
+                shadowed=self._shadowed,
             )
             target = self.target or routed.target
             outcome = self.outcome(routed.answer.usage, target, fallback_used=routed.fallback_used)
@@ -49,7 +55,17 @@ class GovernedEmbedding(Governed[EmbedRequest]):
     def _prepared(self, target: Target) -> EmbedRequest:
         """Return the request as it may go to a target. Raises `PolicyBlockedError`."""
         self.asked_anew(target)
-        verdict = self.look("input", embed_fields(self.request), target)
+        return self._let_through(target, self.look)
+
+    def _shadowed(self, target: Target) -> EmbedRequest | None:
+        """Return the request as a shadow model may have it, `None` where policy says no."""
+        try:
+            return self._let_through(target, self.look_aside)
+        except PolicyBlockedError:
+            return None
+
+    def _let_through(self, target: Target, look: Look) -> EmbedRequest:
+        verdict = look("input", embed_fields(self.request), target)
         return rewritten_embed(self.request, verdict.apply) if verdict.redactions else self.request
 
     def input_tokens(self) -> int:

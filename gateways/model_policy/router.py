@@ -119,13 +119,15 @@ class Router:
         *,
         trail: list[Attempt] | None = None,
         prepare: Callable[[Target], ModelRequest] | None = None,
+        shadowed: Callable[[Target], ModelRequest | None] | None = None,
     ) -> Routed[ModelAnswer]:
         """Make a chat call along `plan`: retries, then the next target, until one answers.
 
         Nothing is tried again once a delta was handed out. `trail` (the caller's list) gets
         every attempt as it ends, also when the call fails or is cancelled. `prepare` gives the
-        request as it may go to a target; what it raises stands for that target's answer. Raises
-        what the last target raised.
+        request as it may go to a target; what it raises stands for that target's answer.
+        `shadowed` gives it as it may go to a shadow model, `None` if it may not; without, a
+        shadow gets what was sent last. Raises what the last target raised.
         """
         attempts: list[Attempt] = [] if trail is None else trail
         told = None if on_delta is None else _Told(on_delta)
@@ -139,7 +141,8 @@ class Router:
         )
         reached = await journey.run()
         if plan.shadow:
-            self._shadows.copy(plan, auth, journey.sent)
+            made_for = shadowed or (lambda _: journey.sent)
+            self._shadows.copy(plan, auth, request.request_id, made_for)
         answer, target = reached.answer, reached.target
         if answer.backend != target.backend or answer.fallback_used != reached.fallback_used:
             answer = replace(answer, backend=target.backend, fallback_used=reached.fallback_used)
@@ -153,6 +156,7 @@ class Router:
         *,
         trail: list[Attempt] | None = None,
         prepare: Callable[[Target], EmbedRequest] | None = None,
+        shadowed: Callable[[Target], EmbedRequest | None] | None = None,
     ) -> Routed[EmbedAnswer]:
         """Make an embedding call along `plan`; as `chat`."""
         attempts: list[Attempt] = [] if trail is None else trail
@@ -165,7 +169,8 @@ class Router:
         )
         reached = await journey.run()
         if plan.shadow:
-            self._shadows.copy(plan, auth, journey.sent)
+            made_for = shadowed or (lambda _: journey.sent)
+            self._shadows.copy(plan, auth, request.request_id, made_for)
         answer, target = reached.answer, reached.target
         if answer.backend != target.backend:
             answer = replace(answer, backend=target.backend)

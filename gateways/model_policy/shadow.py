@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -16,6 +17,7 @@ from agentos.gateways.model_policy.model_metrics import ModelMetrics
 AT_ONCE: Final = 32
 TIMEOUT_MS: Final = 120_000
 DROPPED: Final = "dropped"
+BLOCKED: Final = "policy_blocked"
 
 
 class Shadows:
@@ -28,16 +30,28 @@ class Shadows:
     def __len__(self) -> int:
         return len(self._running)
 
-    def copy(self, plan: Plan, auth: AuthContext, request: ModelRequest | EmbedRequest) -> None:
-        """Send copies to the plan's shadow models, as many calls as their percent says."""
+    def copy(
+        self,
+        plan: Plan,
+        auth: AuthContext,
+        request_id: str,
+        made_for: Callable[[Target], ModelRequest | EmbedRequest | None],
+    ) -> None:
+        """Send copies to the plan's shadow models, as many calls as their percent says.
+
+        `made_for` gives the request as a shadow model may have it, or `None`: then none is sent.
+        """
         for shadow in plan.shadow:
             model_id = shadow.target.model_id
-            if share(f"shadow\0{model_id}\0{auth.tenant_id}\0{request.request_id}") * 100 >= (
+            if share(f"shadow\0{model_id}\0{auth.tenant_id}\0{request_id}") * 100 >= (
                 shadow.percent
             ):
                 continue
             if len(self._running) >= AT_ONCE:
                 self._metrics.shadow(shadow.target, DROPPED)
+                continue
+            if (request := made_for(shadow.target)) is None:
+                self._metrics.shadow(shadow.target, BLOCKED)
                 continue
             task = asyncio.create_task(self._call(shadow.target, auth, request))
             self._running.add(task)

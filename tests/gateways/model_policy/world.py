@@ -94,7 +94,7 @@ class World:
         return Moment(self.clock.now_ms(), new_id, Origin(NO_TRACE, SYSTEM_PRINCIPAL))
 
     @asynccontextmanager
-    async def services(self) -> AsyncIterator[ModelServices]:
+    async def services(self, metrics: Metrics | None = None) -> AsyncIterator[ModelServices]:
         """Start a gateway process's model services; at the end everything is written."""
         known = Followed(self.node.log, ("tenant", "policy", "catalog"))
         ports = ModelPorts(
@@ -108,7 +108,7 @@ class World:
             node="stk_a",
             idempotency_ttl_s=3600,
         )
-        services = ModelServices(ports, known, Metrics())
+        services = ModelServices(ports, known, metrics or Metrics())
         tasks = [asyncio.create_task(work) for work in (known.run(), *services.work())]
         await asyncio.sleep(0)  # what has not begun could not end well
         try:
