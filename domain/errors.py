@@ -9,6 +9,8 @@ class AgentOSError(Exception):
 
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = True
+    is_recorded: bool = False
+    """Whether what was refused has an event, and so its audit record, already."""
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)

@@ -40,7 +40,7 @@ from agentos.federation.ingest import MAX_BODY_BYTES as INGEST_BYTES
 from agentos.federation.ingest import PATH as INGEST_PATH
 from agentos.federation.parts import LocalNode, Peering
 from agentos.federation.parts import Ports as FederationPorts
-from agentos.gateways.http.denials import Denials
+from agentos.gateways.http.denials import Denials, key_read
 from agentos.gateways.http.followed import Followed
 from agentos.gateways.http.health import Vitals
 from agentos.gateways.http.identity import Identity, LocalIdentity
@@ -74,7 +74,7 @@ from agentos.infra.jetstream.key_usage import JetStreamKeyUsage
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.signals import NatsSignals
 from agentos.infra.models.build import make_backend
-from agentos.infra.models.keys import key_of
+from agentos.infra.models.keys import key_of, key_source
 from agentos.infra.oidc import OidcKeys
 from agentos.infra.privacy.build import content_keys
 from agentos.infra.privacy.sealed_log import SealedLog
@@ -108,6 +108,7 @@ class Ports:
     clock: Clock
     answers: AnswerStore
     make_backend: MakeBackend
+    key_source: Callable[[BackendEntry], str | None] = lambda entry: entry.api_key_file and "file"
     node: str = "stk_local"
     idempotency_ttl_s: int = 86_400
     key_usage: KeyUsage | None = None
@@ -149,11 +150,11 @@ class Gateway:
         ports.accounts.on_closed.append(self.streams.cut_refused)
         self.tail = SharedTail(ports.log, ports.contents)
         self._known = Followed(ports.log, KNOWN)
-        self.models = ModelServices(_model_ports(ports), self._known, self.metrics)
+        self._denials = Denials(ports.bus)
+        self.models = ModelServices(self._model_ports(), self._known, self.metrics)
         self.heartbeats = Heartbeats(ports.signals)
         self.node_metrics = NodeMetrics(ports.signals)
         self.metrics.registry.register(self.node_metrics)
-        self._denials = Denials(ports.bus)
         self._gate = Gate(ports.identity, ports.accounts, self.metrics, self._denials)
         self._federation = None if ports.peering is None else self._federate(ports.peering)
         probes = {"nats": ports.log.head, "postgres": ports.reads.ping}
@@ -184,6 +185,33 @@ class Gateway:
         if isinstance(ports.identity, LocalIdentity):
             ports.identity.trust(federated.tokens)
         return federated
+
+    def _model_ports(self) -> ModelPorts:
+        ports = self._ports
+        return ModelPorts(
+            bus=ports.bus,
+            log=ports.log,
+            signals=ports.signals,
+            clock=ports.clock,
+            new_id=ports.new_id,
+            answers=ports.answers,
+            make_backend=self._make_backend,
+            node=ports.node,
+            idempotency_ttl_s=ports.idempotency_ttl_s,
+            keys=ports.keys,
+        )
+
+    def _make_backend(self, entry: BackendEntry) -> ModelBackend:
+        """Return a backend; that its key was read for it is noted, the key never."""
+        source = self._ports.key_source(entry)
+        outcome = "error"
+        try:
+            backend = self._ports.make_backend(entry)
+            outcome = "allowed"
+            return backend
+        finally:
+            if source is not None:
+                self._denials.count(key_read(entry.name, source, outcome))
 
     def _run_parts(self) -> Parts:
         ports = self._ports
@@ -284,21 +312,6 @@ async def _own_events(request: Request) -> ASGIApp:
     return stream_own_events(request)
 
 
-def _model_ports(ports: Ports) -> ModelPorts:
-    return ModelPorts(
-        bus=ports.bus,
-        log=ports.log,
-        signals=ports.signals,
-        clock=ports.clock,
-        new_id=ports.new_id,
-        answers=ports.answers,
-        make_backend=ports.make_backend,
-        node=ports.node,
-        idempotency_ttl_s=ports.idempotency_ttl_s,
-        keys=ports.keys,
-    )
-
-
 def documented_doors() -> dict[str, FastAPI]:
     """Return each door's routes by its name, without parts: only to be documented."""
     return {
@@ -363,6 +376,7 @@ async def serve(settings: "Settings") -> None:
         clock=SystemClock(),
         answers=JetStreamAnswers(connection),
         make_backend=partial(_backend, settings),
+        key_source=partial(key_source, settings),
         node=settings.stack_id,
         idempotency_ttl_s=settings.idempotency_ttl_hours * 3600,
         peering=federation.make_peering(settings, PostgresCopies(pool)),

@@ -5,6 +5,7 @@ What has an event is recorded by the auditor, from the log (`handlers/auditor`).
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -26,6 +27,7 @@ from agentos.handlers.commands import NoteDenials, NoteQuery
 from agentos.handlers.parts import Parts
 
 RACES: Final = 50
+STOP_S: Final = 3.0
 log = structlog.get_logger()
 
 
@@ -50,46 +52,62 @@ async def record(parts: Parts, tenant_id: str, entries: Sequence[Entry]) -> None
 
 
 async def record_denials_for_ever(parts: Parts) -> None:
-    """Record the noted denials once a second until cancelled."""
-    while True:
-        await asyncio.sleep(1)
-        for tenant_id, entries in parts.denials.take().items():
-            try:
-                await record(parts, tenant_id, entries)
-            except AgentOSError as error:
-                log.warning("denials not recorded", tenant_id=tenant_id, error=str(error))
+    """Record what is noted once a second until cancelled, and then what is left."""
+    try:
+        while True:
+            await asyncio.sleep(1)
+            await record_denials(parts)
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await record_denials(parts)
+
+
+async def record_denials(parts: Parts) -> None:
+    """Record what is noted; what cannot be recorded now is kept for the next time."""
+    for tenant_id, entries in parts.denials.take().items():
+        try:
+            await record(parts, tenant_id, entries)
+        except AgentOSError as error:
+            log.warning("denials not recorded yet", tenant_id=tenant_id, error=str(error))
+            parts.denials.put_back(tenant_id, entries)
 
 
 async def note_denials(parts: Parts, auth: AuthContext, command: NoteDenials) -> dict[str, Any]:
-    """Take in denials that a gateway counted; those without a tenant go to the node's chain."""
+    """Take in what a gateway counted; what has no tenant goes to the node's chain."""
     for denial in command.denials:
         known = denial.tenant_id is not None and is_named_id(denial.tenant_id, "tnt")
         entry = Entry(
-            principal=Principal(principal_id=denial.principal_id or "anonymous"),
-            action="auth.denied",
+            principal=Principal(
+                principal_id=denial.principal_id or "anonymous",
+                principal_type=denial.principal_type,
+            ),
+            action=denial.action,
             resource=denial.resource,
-            outcome="denied",
+            outcome=denial.outcome,
             cause=parts.new_id("req"),
-            reason=denial.reason,
-            meta={"source": denial.source},
+            correlation_id=denial.correlation_id,
+            request_id=denial.request_id,
+            reason=denial.reason or None,
+            meta={**denial.meta, **({"source": denial.source} if denial.source else {})},
         )
         parts.denials.note(denial.tenant_id or "" if known else NODE_TENANT, entry, denial.count)
     return {}
 
 
 async def note_query(parts: Parts, auth: AuthContext, command: NoteQuery) -> dict[str, Any]:
-    """Record a read of another tenant's audit in that tenant's chain; durable when answered.
+    """Record a look at another tenant in that tenant's chain; durable when answered.
 
     Raises `ForbiddenError` for who may not, `NotFoundError` for a tenant that never was.
     """
-    require_platform(auth, "read another tenant's audit")
+    require_platform(auth, "look at another tenant")
     if command.tenant_id != NODE_TENANT:
         tenant = await parts.directory.reload(Tenant, tenant_ref(command.tenant_id))
         if tenant.status is None:
             raise NotFoundError("no such tenant")
     entry = Entry(
         principal=auth.principal,
-        action="audit.query",
+        action=command.action,
         resource=command.tenant_id,
         outcome="allowed",
         cause=command.request_id,

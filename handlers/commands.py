@@ -72,13 +72,25 @@ class DeprecateAgent(Command):
     agent_id: AgentId
 
 
+Word = Annotated[str, Field(max_length=256)]
+
+
 class Denial(BaseModel):
-    """So many like attempts that a gateway refused; `source` is an address, never a secret."""
+    """So many like attempts that a gateway refused, or allowed where they have no event.
+
+    `source` is an address, never a secret; `meta` are ids and decisions.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     tenant_id: str | None = None
     principal_id: str | None = Field(default=None, max_length=256)
+    principal_type: Literal["user", "service"] = "user"
+    action: str = Field(default="auth.denied", max_length=64)
+    outcome: Literal["allowed", "denied", "error"] = "denied"
+    meta: dict[Word, Word] = Field(default={}, max_length=8)
+    correlation_id: str = Field(default="", max_length=256)
+    request_id: str = Field(default="", max_length=256)
     resource: str = Field(max_length=256)
     reason: str = Field(max_length=256)
     source: str = Field(max_length=64)
@@ -86,7 +98,7 @@ class Denial(BaseModel):
 
 
 class NoteDenials(Command):
-    """Record refused attempts."""
+    """Record refused attempts, and what was allowed and has no event."""
 
     denials: tuple[Denial, ...] = Field(max_length=1000)
 
@@ -96,10 +108,11 @@ HoldId = Annotated[str, Field(pattern=FREE_ID_PATTERN)]
 
 
 class NoteQuery(Command):
-    """Record that a platform admin reads another tenant's audit, before it is shown."""
+    """Record that a platform admin looks at what is another tenant's, before it is shown."""
 
     tenant_id: TenantId
     request_id: str = Field(min_length=1, max_length=256)
+    action: str = Field(default="audit.query", pattern=r"^[a-z.]{1,64}$")
     filters: tuple[Annotated[str, Field(max_length=32)], ...] = Field(default=(), max_length=16)
 
 

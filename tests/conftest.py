@@ -3,8 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.infra.embedded import EmbeddedNats, EmbeddedPostgres
+
+# How long an example takes says how busy the machine is, not whether it holds.
+settings.register_profile("ours", deadline=None)
+settings.load_profile("ours")
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,10 @@ from typing import Any, Final, cast
 
 from agentos.domain.audit.chain import Entry, Meta, Outcome
 from agentos.domain.auth import SYSTEM_PRINCIPAL, Principal
+from agentos.domain.envelope import NO_TRACE
 from agentos.domain.log import Recorded
 
+NO_TRACE_ID: Final = NO_TRACE[3:35]
 Inner = Mapping[str, Any]
 Texts = tuple[str, ...]
 
@@ -42,6 +44,8 @@ class Audited:
     reason: Callable[[Inner], str | None] = lambda _: None
     more: Callable[[Inner], Meta] = lambda _: {}
     ends_run: bool = False
+    of_run: str = ""
+    """The member that names the run where the event itself is not the run's."""
     by_member: bool = False
     """The principal is the one that the payload names in `by`."""
 
@@ -50,14 +54,18 @@ def _of_status(payload: Inner) -> Outcome:
     return "allowed" if payload["status"] in ("ok", "completed", "canceled") else "error"
 
 
-def _forked(payload: Inner) -> Meta:
-    fork = payload.get("fork")
-    return {"forked_from": fork["run_id"], "from_step": fork["from_step"]} if fork else {}
+def _begun(payload: Inner) -> Meta:
+    fork, origin = payload.get("fork"), payload.get("origin_stack_id")
+    past = {"forked_from": fork["run_id"], "from_step": fork["from_step"]} if fork else {}
+    return past | ({"stack_id": origin} if origin else {})
 
 
 def _of_tool(payload: Inner) -> Outcome:
-    refused = (payload.get("error") or {}).get("code") in ("forbidden", "policy_blocked")
-    return "denied" if refused else _of_status(payload)
+    return "denied" if _code(payload) in REFUSED else _of_status(payload)
+
+
+def _of_forward(payload: Inner) -> Outcome:
+    return "denied" if _code(payload) in REFUSED else "error"
 
 
 def _of_model(payload: Inner) -> Outcome:
@@ -66,6 +74,15 @@ def _of_model(payload: Inner) -> Outcome:
 
 def _code(payload: Inner) -> str | None:
     return (payload.get("error") or {}).get("code")
+
+
+def _decided_by(policy: Inner) -> Meta:
+    """Return the policy's version and the rules that decided, as its reasons name them."""
+    reasons = policy.get("reasons") or ()
+    named = [reason for reason in reasons if reason.startswith("pol_") and "@" in reason]
+    rules = [reason for reason in reasons if reason not in named]
+    found = {"policy": ",".join(named)[:LONGEST], "rules": ",".join(rules)[:LONGEST]}
+    return {name: text for name, text in found.items() if text}
 
 
 def _tokens(payload: Inner) -> Meta:
@@ -79,6 +96,7 @@ def _tokens(payload: Inner) -> Meta:
         "redactions": len(policy.get("redactions", ())),
         "catalog_version": route.get("catalog_version", 0),
         "count": payload.get("stands_for", 1),
+        **_decided_by(policy),
     }
 
 
@@ -100,13 +118,19 @@ def _steps(payload: Inner) -> Meta:
     return dict(payload["summary"])
 
 
+LONGEST: Final = 256
+REFUSED: Final = frozenset(
+    {"forbidden", "policy_blocked", "rate_limited", "quota_exceeded", "unauthorized"}
+    | {"tenant_disabled", "tenant_unknown", "tenant_mismatch"}
+)
+"""Codes of errors by which somebody said no, and nothing broke."""
 CALL: Final = ("request_id", "operation", "model_ref", "backend", "model", "status", "latency_ms")
 TOOL: Final = ("tool_call_id", "tool_id", "status", "duration_ms")
 APPROVAL: Final = ("tool_call_id", "approval_id")
 GONE: Final = ("kind", "items", "commits", "before", "position", "archive", "digest")
 
 AUDITED: Final[Mapping[str, Audited]] = {
-    "agentos.run.created": Audited("runs.create", ("agent_version",), more=_forked),
+    "agentos.run.created": Audited("runs.create", ("agent_version",), more=_begun),
     "agentos.run.cancel_requested": Audited("runs.cancel", by_member=True),
     "agentos.run.completed": Audited("runs.end", ("status",), more=_steps, ends_run=True),
     "agentos.run.failed": Audited(
@@ -142,8 +166,11 @@ AUDITED: Final[Mapping[str, Audited]] = {
     "agentos.federation.forward.requested": Audited(
         "federation.runs.forward", ("stack_id", "agent_id")
     ),
+    "agentos.federation.forward.accepted": Audited(
+        "federation.runs.forward", ("stack_id", "status"), of_run="remote_run_id"
+    ),
     "agentos.federation.forward.failed": Audited(
-        "federation.runs.forward", ("stack_id",), outcome=lambda _: "error", reason=_code
+        "federation.runs.forward", ("stack_id",), outcome=_of_forward, reason=_code
     ),
     "agentos.federation.events.ingested": Audited(
         "federation.events.ingest", ("source_stack_id", "run_id", "accepted", "rejected")
@@ -167,7 +194,6 @@ NOT_AUDITED: Final[Mapping[str, str]] = {
     "agentos.quota.balanced": "counting",
     "agentos.retention.planned": "nothing has gone yet; that it went is recorded",
     "agentos.retention.begun": "that it went is recorded",
-    "agentos.federation.forward.accepted": "the answer to a forward that is recorded",
     "agentos.federation.run.linked": "follows from a forward that is recorded",
     "agentos.federation.events.copied": "a copy of events that their own node records",
     "agentos.federation.gap.found": "the state of a copy",
@@ -189,7 +215,7 @@ TAKES_RUN: Final = frozenset(
 def entry_of(record: Recorded, inner: Inner, run: RunSeen | None = None) -> Entry:
     """Return the record's entry of one event; `run` for the events of runs."""
     rule, payload = AUDITED[inner["type"]], inner["payload"]
-    run_id = inner.get("run_id") or payload.get("run_id")
+    run_id = inner.get("run_id") or payload.get(rule.of_run or "run_id")
     return Entry(
         principal=_principal(rule, inner, run),
         action=rule.action,
@@ -201,7 +227,7 @@ def entry_of(record: Recorded, inner: Inner, run: RunSeen | None = None) -> Entr
         reason=rule.reason(payload),
         run_id=run_id,
         policy_context=run.policy_context if run else payload.get("policy_context"),
-        meta=_meta(rule, record, payload, run),
+        meta=_meta(rule, record, inner, run),
     )
 
 
@@ -220,11 +246,14 @@ def _correlation(record: Recorded, payload: Inner, run: RunSeen | None) -> str:
     return own or (run.correlation_id if run else "")
 
 
-def _meta(rule: Audited, record: Recorded, payload: Inner, run: RunSeen | None) -> Meta:
+def _meta(rule: Audited, record: Recorded, inner: Inner, run: RunSeen | None) -> Meta:
+    payload = inner["payload"]
     meta: dict[str, int | str | bool | None] = {
         name: payload[name] for name in rule.meta if payload.get(name) is not None
     }
     meta |= rule.more(payload)
+    if (trace_id := inner["trace"]["traceparent"][3:35]) != NO_TRACE_ID:
+        meta["trace_id"] = trace_id
     if record.by_tenant:
         meta["by_tenant"] = record.by_tenant
     if run is not None and run.agent_id:

@@ -10,6 +10,14 @@ PLATFORM: Final = "platform:admin"
 PLATFORM_ROLE: Final = "platform_admin"
 
 
+class HiddenError(NotFoundError):
+    """Another tenant's, which the caller learns nothing of; only its own audit says that it is."""
+
+    def __init__(self, tenant_id: str) -> None:
+        super().__init__("no such tenant")
+        self.tenant_id = tenant_id
+
+
 def is_platform_admin(auth: AuthContext) -> bool:
     """Whether the caller may administer any tenant: by its role, or by the scope itself."""
     return PLATFORM_ROLE in auth.roles or PLATFORM in auth.scopes
@@ -22,10 +30,10 @@ def require_admin(auth: AuthContext) -> None:
 
 
 def require_reach(auth: AuthContext, tenant_id: str) -> None:
-    """Raise `NotFoundError` for another tenant than the caller's, unless it has the platform."""
+    """Raise `HiddenError` for another tenant than the caller's, unless it has the platform."""
     require_admin(auth)
     if auth.tenant_id != tenant_id and not is_platform_admin(auth):
-        raise NotFoundError("no such tenant")
+        raise HiddenError(tenant_id)
 
 
 def require_platform(auth: AuthContext, what: str) -> None:

@@ -4,7 +4,7 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, Literal, NamedTuple, cast
 
 from starlette.types import Scope
 
@@ -18,6 +18,15 @@ TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16
 Header = tuple[bytes, bytes]
 
 
+class Noted(NamedTuple):
+    """What the audit has of an allowed call that has no event: ids and decisions, no content."""
+
+    resource: str
+    outcome: Literal["allowed", "denied"] = "allowed"
+    reason: str = ""
+    meta: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(slots=True)
 class Call:
     """What is known of a request. `route` is its template, never the path with its ids."""
@@ -29,6 +38,7 @@ class Call:
     route: str = UNMATCHED
     status: int = 0
     is_stream: bool = False
+    noted: Noted | None = None
 
     @property
     def caller(self) -> AuthContext:

@@ -1,12 +1,16 @@
-"""Refused requests on their way to the audit: counted here, sent once a second, no secrets."""
+"""What has no event on its way to the audit: counted here, sent once a second, no secrets.
+
+Refused requests, checks by policy, reads of provider keys: noted in memory, never waited for.
+"""
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agentos.domain.audit.chain import NODE_TENANT
-from agentos.domain.auth import AuthContext, system_auth
+from agentos.domain.auth import SYSTEM_PRINCIPAL, AuthContext, system_auth
 from agentos.domain.errors import AgentOSError
 from agentos.domain.ports import CommandBus
 from agentos.gateways.http.call import new_traceparent
@@ -14,51 +18,73 @@ from agentos.gateways.http.call import new_traceparent
 log = logging.getLogger(__name__)
 
 EVERY_S: Final = 1.0
+STOP_S: Final = 2.0
 KINDS: Final = 1000
+REFUSED: Final = "auth.denied"
+"""The action of what was refused before its endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """What like refusals have in common. `tenant_id` and `principal_id` only once verified."""
+    """What like refusals have in common, or like calls that were allowed (`outcome`).
+
+    `tenant_id` and `principal_id` only once verified. `meta` are ids and decisions. The ids of
+    the first such call stand for all.
+    """
 
     resource: str
     reason: str
     source: str
     tenant_id: str | None = None
     principal_id: str | None = None
+    principal_type: str = "user"
+    action: str = REFUSED
+    outcome: str = "denied"
+    meta: tuple[tuple[str, str], ...] = ()
+    correlation_id: str = field(default="", compare=False)
+    request_id: str = field(default="", compare=False)
 
 
 class Denials:
-    """Counts refusals; at most `KINDS` different ones are told apart at a time."""
+    """Counts what is noted; at most `KINDS` different ones are told apart at a time."""
 
     def __init__(self, bus: CommandBus, *, every_s: float = EVERY_S) -> None:
-        self._bus = bus
+        self.bus = bus
         self._every_s = every_s
         self._counts: dict[Denial, int] = {}
         self._rest = 0
 
-    def note(self, resource: str, reason: str, source: str, auth: AuthContext | None) -> None:
-        """Count one refusal; never waits."""
-        denial = Denial(
-            resource[:256],
-            reason,
-            source[:64],
-            None if auth is None else auth.tenant_id,
-            None if auth is None else auth.principal.principal_id,
-        )
+    def note(
+        self,
+        resource: str,
+        reason: str,
+        source: str,
+        auth: AuthContext | None,
+        meta: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Count one request that was refused at the gate; never waits."""
+        self.count(of_caller(auth, resource=resource, reason=reason, source=source, meta=meta))
+
+    def count(self, denial: Denial) -> None:
+        """Count one; never waits."""
         if denial in self._counts or len(self._counts) < KINDS - 1:
             self._counts[denial] = self._counts.get(denial, 0) + 1
         else:
             self._rest += 1
 
     async def run(self) -> None:
-        """Send what was counted, once a second until cancelled.
+        """Send what was counted, once a second until cancelled, and then what is left.
 
         What cannot be delivered is kept and goes with the next second's.
         """
-        while True:
-            await asyncio.sleep(self._every_s)
-            await self.send()
+        try:
+            while True:
+                await asyncio.sleep(self._every_s)
+                await self.send()
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await self.send()
 
     async def send(self) -> None:
         """Send what was counted so far."""
@@ -68,7 +94,7 @@ class Denials:
         self._counts, self._rest = {}, 0
         command = {"traceparent": new_traceparent(), "denials": _wire(counts, rest)}
         try:
-            await self._bus.send("audit.denials", system_auth(NODE_TENANT), command)
+            await self.bus.send("audit.denials", system_auth(NODE_TENANT), command)
         except AgentOSError as error:
             log.warning("denials not delivered yet: %s", error)
             self._keep(counts, rest)
@@ -82,11 +108,48 @@ class Denials:
                 self._rest += count
 
 
+def of_caller(
+    auth: AuthContext | None, *, resource: str, reason: str, source: str, **more: Any
+) -> Denial:
+    """Return what is noted of a call; nothing of it is longer than a record takes."""
+    who = None if auth is None else auth.principal
+    return Denial(
+        resource=resource[:256],
+        reason=reason,
+        source=source[:64],
+        tenant_id=None if auth is None else auth.tenant_id,
+        principal_id=None if who is None else who.principal_id,
+        principal_type="user" if who is None else who.principal_type,
+        **more,
+    )
+
+
+def key_read(backend: str, source: str, outcome: str) -> Denial:
+    """Return what is noted of a backend's key that this process read: its name, no more."""
+    return Denial(
+        resource=backend[:256],
+        reason="" if outcome == "allowed" else "unreadable",
+        source="",
+        tenant_id=NODE_TENANT,
+        principal_id=SYSTEM_PRINCIPAL.principal_id,
+        principal_type=SYSTEM_PRINCIPAL.principal_type,
+        action="secrets.access",
+        outcome=outcome,
+        meta=(("kind", "provider_key"), ("from", source)),
+    )
+
+
 def _wire(counts: dict[Denial, int], rest: int) -> list[dict[str, Any]]:
     entries = [
         {
             "tenant_id": denial.tenant_id,
             "principal_id": denial.principal_id,
+            "principal_type": denial.principal_type,
+            "action": denial.action,
+            "outcome": denial.outcome,
+            "meta": dict(denial.meta),
+            "correlation_id": denial.correlation_id,
+            "request_id": denial.request_id,
             "resource": denial.resource,
             "reason": denial.reason,
             "source": denial.source,

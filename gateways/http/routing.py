@@ -15,18 +15,25 @@ from agentos.domain.auth import AuthContext
 from agentos.domain.errors import (
     AgentOSError,
     ForbiddenError,
+    NotFoundError,
+    PolicyBlockedError,
+    QuotaExceededError,
     RateLimitedError,
     TenantDisabledError,
     TenantMismatchError,
     TenantUnknownError,
     UnauthorizedError,
 )
+from agentos.domain.ids import is_named_id
+from agentos.domain.tenant.access import HiddenError
+from agentos.gateways.http.audited import COUNTED, LOOK, NODE_LOOK, audited
 from agentos.gateways.http.authorization import OPEN, require, required_scope
-from agentos.gateways.http.call import Call, call_of
+from agentos.gateways.http.call import Call, Noted, call_of
 from agentos.gateways.http.credentials import UnverifiedError
-from agentos.gateways.http.denials import Denials
+from agentos.gateways.http.denials import REFUSED, Denials, of_caller
 from agentos.gateways.http.errors import misfit
 from agentos.gateways.http.identity import Identity
+from agentos.gateways.http.looks import record_look
 from agentos.gateways.http.metrics import Metrics
 from agentos.gateways.http.parameters import Parameter
 from agentos.gateways.http.schemas import ErrorBody
@@ -42,6 +49,7 @@ REFUSALS: Final = (
     TenantMismatchError,
     RateLimitedError,
 )
+DENIALS: Final = (*REFUSALS, HiddenError, QuotaExceededError, PolicyBlockedError)
 
 
 class PeerGate(Protocol):
@@ -74,7 +82,10 @@ class Gate:
             if self.peers is not None:
                 await self.peers.admit(scope, call.route, auth)
         except REFUSALS as error:
-            self._refused(error, f"{scope['method']} {call.route}", source, call.auth)
+            self._refused(error, _where(scope, call), source, call.auth)
+            raise
+        except NotFoundError as error:  # a peer asks for a run that did not come through it
+            self.denied(scope, call, REFUSED, error)
             raise
 
     def _refused(
@@ -84,7 +95,49 @@ class Gate:
         if isinstance(error, UnverifiedError):
             reason, auth = error.reason, error.auth
         self.metrics.auth_failed(reason)
-        self.denials.note(resource, reason, source, auth)
+        self.denials.note(resource, reason, source, auth, _through(auth))
+
+    def denied(self, scope: Scope, call: Call, action: str, error: AgentOSError) -> None:
+        """Note a call that its endpoint, or a handler behind it, refused; never waits."""
+        resource, reason = _resource(scope, call), error.code
+        if isinstance(error, HiddenError):
+            resource, reason = error.tenant_id[:256], "another_tenant"
+        self._count(scope, call, action, Noted(resource, "denied", reason))
+
+    def allowed(self, scope: Scope, call: Call, action: str) -> None:
+        """Note a call that was answered and has no event; never waits."""
+        self._count(scope, call, action, call.noted or Noted(_resource(scope, call)))
+
+    def _count(self, scope: Scope, call: Call, action: str, noted: Noted) -> None:
+        client = scope.get("client")
+        self.denials.count(
+            of_caller(
+                call.auth,
+                resource=noted.resource,
+                outcome=noted.outcome,
+                reason=noted.reason,
+                source=client[0] if client else "",
+                action=action,
+                meta=(*noted.meta, ("route", _where(scope, call)), *_through(call.auth)),
+                correlation_id=call.correlation_id,
+                request_id=call.request_id,
+            )
+        )
+
+
+def _where(scope: Scope, call: Call) -> str:
+    return f"{scope['method']} {call.route}"
+
+
+def _resource(scope: Scope, call: Call) -> str:
+    """Return the innermost object that the path names, else the route itself."""
+    found = next(reversed(scope.get("path_params", {}).values()), "")
+    return found if is_named_id(found) else _where(scope, call)
+
+
+def _through(auth: AuthContext | None) -> tuple[tuple[str, str], ...]:
+    """Return the peer that a caller comes through, if any."""
+    return () if auth is None or auth.stack_id is None else (("stack_id", auth.stack_id),)
 
 
 class GuardedRoute(APIRoute):
@@ -97,16 +150,33 @@ class GuardedRoute(APIRoute):
         super().__init__(path, endpoint, **options)
         method = next(iter(self.methods or ("GET",)))
         needed = required_scope(method, path)
+        about = audited(method, path)
+        is_look = about.how in (LOOK, NODE_LOOK)
+        described = (options.get("openapi_extra") or {}).get("parameters", ())
+        parameters = [one["name"] for one in described]
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             call = call_of(scope)
             call.route = path
             if b"%00" in scope["query_string"]:
                 raise misfit(["query"], "holds a NUL character")
-            if needed != OPEN:
-                await gate_of(scope).admit(scope, call, needed)
-            answer = await endpoint(Request(scope, receive))
-            await answer(scope, receive, send)
+            if needed == OPEN:
+                answer = await endpoint(Request(scope, receive))
+                await answer(scope, receive, send)
+                return
+            gate = gate_of(scope)
+            await gate.admit(scope, call, needed)
+            try:
+                if is_look:
+                    await record_look(gate.denials.bus, scope, call, about, parameters)
+                answer = await endpoint(Request(scope, receive))
+                if about.how == COUNTED:
+                    gate.allowed(scope, call, about.action)
+                await answer(scope, receive, send)
+            except DENIALS as error:
+                if not error.is_recorded:
+                    gate.denied(scope, call, about.action, error)
+                raise
 
         self.app = serve
 

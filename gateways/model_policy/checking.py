@@ -11,11 +11,12 @@ from agentos.domain.auth import AuthContext
 from agentos.domain.errors import NotFoundError, TenantUnknownError
 from agentos.domain.policy.compiled import CompiledPolicy
 from agentos.domain.policy.facts import Facts
+from agentos.domain.policy.verdict import Verdict
 from agentos.domain.tenant.tenant import Tenant, tenant_ref
 from agentos.gateways.http.answers import Answer, json_answer
 from agentos.gateways.http.authorization import require
 from agentos.gateways.http.bodies import narrowed, read_body
-from agentos.gateways.http.call import call_of
+from agentos.gateways.http.call import Noted, call_of
 from agentos.gateways.http.routing import Described, add
 from agentos.gateways.model_policy.check_schemas import (
     PolicyCheck,
@@ -52,6 +53,7 @@ async def check_policy(request: Request) -> Answer:
     asked = body.policy_check
     policy = await _policy(parts_of(request), auth.tenant_id, asked.ruleset)
     verdict = policy.check([(FIELD, asked.content.text)], _facts(asked, auth))
+    call.noted = _noted(verdict, asked)
     result = {"request_id": asked.request_id, **verdict.outcome()}
     return json_answer({"policy_result": result}, call.correlation_id)
 
@@ -59,6 +61,13 @@ async def check_policy(request: Request) -> Answer:
 async def check_policy_alias(request: Request) -> Answer:
     """Do the same: another way to write the path."""
     return await check_policy(request)
+
+
+def _noted(verdict: Verdict, asked: PolicyCheck) -> Noted:
+    """Return what the audit says of a check: the policy and rule that decided, no content."""
+    policy, *rules = verdict.reasons
+    meta = (("decision", verdict.decision), ("direction", asked.direction))
+    return Noted(policy, "denied" if verdict.is_blocked else "allowed", ",".join(rules)[:256], meta)
 
 
 async def _policy(parts: Parts, tenant_id: str, ruleset: str) -> CompiledPolicy:

@@ -268,6 +268,8 @@ class Governed(ABC, Generic[R]):
         self, status: Status, usage: Usage, cost: int, error: BaseException | None = None
     ) -> None:
         """Have the call written down, beside its answer."""
+        if isinstance(error, AgentOSError):
+            error.is_recorded = True
         auth = self.caller.auth
         recorded = usage_fields(self, status, usage, cost, error)
         self.gates.meter.record(auth.tenant_id, auth.principal, self.caller.traceparent, recorded)

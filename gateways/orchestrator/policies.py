@@ -11,7 +11,7 @@ from agentos.domain.ids import is_named_id
 from agentos.domain.policy.builtin import DEFAULT_POLICY
 from agentos.domain.policy.policy import Policy, policy_ref
 from agentos.domain.ports import EventLog
-from agentos.domain.tenant.access import ADMIN
+from agentos.domain.tenant.access import ADMIN, require_reach
 from agentos.gateways.http.answers import Answer, json_answer
 from agentos.gateways.http.authorization import require
 from agentos.gateways.http.bodies import BodyAuth, narrowed, read_body
@@ -118,6 +118,7 @@ async def _send(
     status: int = 200,
 ) -> Answer:
     call = call_of(request.scope)
+    require_reach(auth, tenant_id)
     command = {
         "tenant_id": tenant_id,
         "traceparent": call.traceparent,

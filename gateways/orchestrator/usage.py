@@ -12,7 +12,7 @@ from agentos.domain.admission.windows import window_end, window_start
 from agentos.domain.auth import AuthContext
 from agentos.domain.errors import NotFoundError
 from agentos.domain.ids import FREE_ID_PATTERN
-from agentos.domain.tenant.access import is_platform_admin
+from agentos.domain.tenant.access import HiddenError, is_platform_admin
 from agentos.domain.times import rfc3339
 from agentos.gateways.http.answers import Answer, json_answer
 from agentos.gateways.http.call import call_of
@@ -145,7 +145,7 @@ def _tenant(request: Request, caller: AuthContext) -> str:
     if named is None or named == caller.tenant_id:
         return caller.tenant_id
     if not is_platform_admin(caller):
-        raise NotFoundError("no such tenant")
+        raise HiddenError(named)
     return named
 
 

@@ -11,6 +11,14 @@ KEY_DIR: Final = "model_keys"
 OPENAI: Final = "openai"
 
 
+def key_source(settings: Settings, entry: BackendEntry) -> str | None:
+    """Return where a backend's key is, `file` or `settings`; `None` where it has none."""
+    if entry.api_key_file is not None:
+        return "file"
+    is_own = entry.name == OPENAI and entry.base_url == settings.openai_base_url
+    return "settings" if is_own and settings.openai_api_key else None
+
+
 def key_of(settings: Settings, entry: BackendEntry) -> str | None:
     """Return the key for a backend: from its file, or for the settings' own server from there.
 
@@ -18,8 +26,7 @@ def key_of(settings: Settings, entry: BackendEntry) -> str | None:
     """
     if entry.api_key_file is not None:
         return read_key(entry.api_key_file, settings.data_dir)
-    is_own = entry.name == OPENAI and entry.base_url == settings.openai_base_url
-    return (settings.openai_api_key or None) if is_own else None
+    return settings.openai_api_key if key_source(settings, entry) else None
 
 
 def read_key(api_key_file: str, data_dir: Path) -> str:

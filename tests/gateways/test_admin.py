@@ -30,7 +30,7 @@ class HandledNode(Node):
 
     async def answer(self) -> None:
         """Let a handler process take every command of the door's bus."""
-        parts = await self.handlers()
+        self.parts = parts = await self.handlers()
         for name in ROUTES:
             self.door.bus.handlers[name] = self._handler(parts, name)
 

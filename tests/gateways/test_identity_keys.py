@@ -297,20 +297,12 @@ async def test_refusals_reach_the_audit_counted_and_without_the_secret(door: Doo
         "reason": "revoked_key",
     }.items() <= found[0].items()
     assert sum(d["count"] for d in found if d["reason"] == "revoked_key") == 3
-    assert {
-        **about,
-        "reason": "wrong_secret",
-        "tenant_id": None,
-        "principal_id": None,
-        "count": 1,
-    } in found
-    assert {
-        **about,
-        "reason": "forbidden",
-        "tenant_id": "tnt_a",
-        "principal_id": "usr_a",
-        "count": 1,
-    } in found
+    wanted: list[dict[str, Any]] = [
+        {"reason": "wrong_secret", "tenant_id": None, "principal_id": None, "count": 1},
+        {"reason": "forbidden", "tenant_id": "tnt_a", "principal_id": "usr_a", "count": 1},
+    ]
+    for one in wanted:
+        assert any((about | one).items() <= denial.items() for denial in found)
     assert FIRST[30:] not in str(command)
 
 

@@ -71,3 +71,38 @@ def test_the_record_of_a_fork_names_the_run_that_it_was_forked_from() -> None:
     made, inner = entry(GOLDEN / "agentos.run.created~fork.json")
     fork = inner["payload"]["fork"]
     assert (made.meta["forked_from"], made.meta["from_step"]) == (fork["run_id"], 3)
+
+
+def test_a_model_call_names_the_policy_and_the_rules_that_decided() -> None:
+    inner = read_line((GOLDEN / "agentos.usage.recorded.json").read_bytes())
+    said = {"decision": "blocked", "reasons": ["pol_a@3", "block:cards", "redact:mail"]}
+    payload = {**inner["payload"], "status": "blocked", "policy": said}
+    ref = StreamRef("tnt_a", "usage", "models")
+    record = Recorded(ref, "cmt_1", 1, (inner["type"],), b"", position=1)
+    made = entry_of(record, {**inner, "payload": payload})
+    assert made.outcome == "denied"
+    assert (made.meta["policy"], made.meta["rules"]) == ("pol_a@3", "block:cards,redact:mail")
+
+
+def test_both_nodes_of_a_forward_name_the_run_the_peer_and_the_trace() -> None:
+    accepted, inner = entry(GOLDEN / "agentos.federation.forward.accepted.json")
+    assert accepted.action == "federation.runs.forward"
+    assert accepted.run_id == inner["payload"]["remote_run_id"]
+    assert accepted.meta["trace_id"] == inner["trace"]["traceparent"][3:35]
+    created = read_line((GOLDEN / "agentos.run.created.json").read_bytes())
+    payload = {**created["payload"], "origin_stack_id": "stk_b"}
+    record = Recorded(
+        StreamRef("tnt_a", "run", "run_1"), "c", 1, (created["type"],), b"", position=1
+    )
+    assert entry_of(record, {**created, "payload": payload}, RUN).meta["stack_id"] == "stk_b"
+
+
+@pytest.mark.parametrize(("code", "outcome"), [("forbidden", "denied"), ("timeout", "error")])
+def test_a_forward_that_was_refused_is_told_from_one_that_failed(code: str, outcome: str) -> None:
+    inner = read_line((GOLDEN / "agentos.federation.forward.failed.json").read_bytes())
+    payload = {**inner["payload"], "error": {**inner["payload"]["error"], "code": code}}
+    record = Recorded(
+        StreamRef("tnt_a", "federation", "fwd_1"), "c", 1, (inner["type"],), b"", position=1
+    )
+    made = entry_of(record, {**inner, "payload": payload})
+    assert (made.outcome, made.reason) == (outcome, code)

@@ -217,7 +217,7 @@ async def test_an_administrator_of_another_tenant_is_named() -> None:
         assert (last["action"], last["resource"]) == ("agents.register", "agt_b")
         assert last["principal"]["principal_id"] == "usr_boss"
         assert last["correlation_id"] == "cor_7"
-        assert last["meta"] == {"version": "1", "by_tenant": "tnt_a"}
+        assert last["meta"] == {"version": "1", "by_tenant": "tnt_a", "trace_id": TRACE[3:35]}
 
 
 async def test_what_an_older_version_recorded_itself_is_not_recorded_twice() -> None:
