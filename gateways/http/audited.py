@@ -46,6 +46,7 @@ ROUTES: Final[Mapping[tuple[str, str], Audited]] = {
     ("GET", "/v1/runs/{run_id}/events"): Audited("runs.read", OWN),
     ("GET", "/v1/events"): Audited("events.read", OWN),
     ("GET", "/v1/usage"): Audited("usage.read", LOOK),
+    ("GET", "/v1/model-calls"): Audited("usage.read", OWN),
     ("GET", "/v1/model-calls/{request_id}"): Audited("usage.read", OWN),
     ("GET", "/v1/audit"): Audited("audit.query", LOOK),
     ("GET", "/v1/audit/events"): Audited("audit.query", LOOK),
