@@ -74,6 +74,7 @@ ROUTES: Final[Mapping[tuple[str, str], Audited]] = {
     ("POST", "/v1/admin/tenants/{tenant_id}:enable"): Audited("tenants.enable", EVENT),
     ("POST", "/v1/admin/tenants/{tenant_id}:disable"): Audited("tenants.disable", EVENT),
     ("GET", "/v1/admin/tenants/{tenant_id}/usage"): Audited("usage.read", LOOK),
+    ("POST", "/v1/admin/tenants/{tenant_id}/subjects:erase"): Audited("subjects.erase", EVENT),
     ("GET", "/v1/admin/tenants/{tenant_id}/keys"): Audited("keys.read", LOOK),
     ("POST", "/v1/admin/tenants/{tenant_id}/keys"): Audited("keys.issue", EVENT),
     ("POST", "/v1/admin/tenants/{tenant_id}/keys/{key_id}:rotate"): Audited("keys.rotate", EVENT),
