@@ -19,7 +19,7 @@ from agentos.domain.errors import (
 from agentos.domain.federation.forward import Forward, forward_ref
 from agentos.domain.federation.ingest import ingest_ref
 from agentos.domain.federation.peer import PeerUnreachableError
-from agentos.domain.federation.remote import KIND, RemoteEnded, RemoteRun
+from agentos.domain.federation.remote import RemoteEnded, RemoteRun
 from agentos.domain.log import Recorded
 from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.subjects import StreamRef
@@ -92,8 +92,8 @@ class Backhaul:
         self._tasks: dict[StreamRef, asyncio.Task[None]] = {}
         self._streams = asyncio.Semaphore(STREAMS)
 
-    def follow(self, ref: StreamRef, stack_id: str) -> None:
-        """Copy a remote run from now on, unless that is being done."""
+    def follow(self, ref: StreamRef, stack_id: str = "") -> None:
+        """Copy a remote run from now on, unless that is being done; the log knows its stack."""
         if ref in self._tasks:
             return
         task = self._tasks[ref] = asyncio.create_task(self._copy(ref, stack_id))
@@ -119,28 +119,14 @@ class Backhaul:
             log.error("the copy of %s broke off", ref.aggregate_id, exc_info=error)
 
     async def run(self) -> None:
-        """Take up the copies that an earlier process left, and go on until cancelled."""
+        """Copy until cancelled."""
         try:
-            while not await self._load():  # noqa: ASYNC110 - the log has no event to wait for
-                await asyncio.sleep(FIRST_PAUSE_S)
             await asyncio.Event().wait()
         finally:
             tasks = list(self._tasks.values())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _load(self) -> bool:
-        try:
-            lasts = await self._ports.log.last_of_kind(KIND)
-        except AgentOSError as error:
-            log.warning("copies are not loaded yet: %s", error)
-            return False
-        for record in lasts:
-            if record.types[-1] != RemoteEnded.TYPE:
-                stack_id = read_line(record.lines()[-1])["payload"]["stack_id"]
-                self.follow(record.ref, str(stack_id))
-        return True
 
     async def _copy(self, ref: StreamRef, stack_id: str) -> None:
         """Copy one run to its end, whatever is down meanwhile."""
@@ -156,7 +142,7 @@ class Backhaul:
                 progress.cut(str(exc))
                 await self._fill_from_pushes(progress)
             except ConflictOfCopyError as exc:
-                log.warning("%s from %s: %s", ref.aggregate_id, stack_id, exc)
+                log.warning("%s from %s: %s", ref.aggregate_id, progress.stack_id, exc)
                 await self._note_gap(progress, exc.gap_to)
             if not progress.has_ended:
                 await self._pause(progress)
@@ -263,6 +249,8 @@ class Backhaul:
 
     async def _fill_from_pushes(self, progress: "Progress") -> None:
         """While the peer cannot be asked: what it pushed may be what comes next."""
+        if not progress.stack_id:
+            return
         ref = ingest_ref(progress.ref.tenant_id, progress.stack_id, progress.ref.aggregate_id)
         try:
             records = await self._ports.log.read(ref)
@@ -297,6 +285,7 @@ class Progress:
         if remote.view_state is None:
             raise NotFoundError("no such remote run")
         self.copied, self.has_ended = remote.copied, remote.has_ended
+        self.stack_id = remote.linked.stack_id
 
     def cut(self, why: str) -> None:
         """Note that the peer's stream is cut off."""

@@ -1,17 +1,23 @@
 """The parts of federation that live as long as the door: put together from its ports."""
 
 import asyncio
+import logging
 from collections.abc import Coroutine
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from starlette.requests import Request
 
+from agentos.domain.errors import DependencyUnavailableError
 from agentos.federation.backhaul import Backhaul
 from agentos.federation.book import PeerBook
 from agentos.federation.credentials import Credentials
 from agentos.federation.forwarding import Forwarder
 from agentos.federation.parts import Ports
+from agentos.federation.taking_up import find_open_work
 from agentos.federation.trust import PeerGate, PeerTokens
+
+RETRY_S: Final = 0.5
+log = logging.getLogger(__name__)
 
 
 class Federation:
@@ -32,7 +38,30 @@ class Federation:
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """Return what has to run for as long as the door is open."""
-        return [self.book.run(), self.forwarder.run(), self.backhaul.run(), self._hold()]
+        return [
+            self.book.run(),
+            self.forwarder.run(),
+            self.backhaul.run(),
+            self._take_up(),
+            self._hold(),
+        ]
+
+    async def _take_up(self) -> None:
+        """Go on with what an earlier process left, as soon as the log says what that is."""
+        while True:
+            try:
+                work = await find_open_work(self.ports)
+                break
+            except DependencyUnavailableError as error:
+                log.warning("forwards and copies are not taken up yet: %s", error)
+                await asyncio.sleep(RETRY_S)
+        for ref in work.forwards:
+            self.forwarder.resume(ref)
+        for ref in work.copies:
+            self.backhaul.follow(ref)
+        if work.forwards or work.copies:
+            log.info("took up %d forwards, %d copies", len(work.forwards), len(work.copies))
+        await asyncio.Event().wait()
 
     async def _hold(self) -> None:
         """At the end, let go of calls in hand (their intents stand) and of connections."""

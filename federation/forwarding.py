@@ -224,26 +224,17 @@ class Forwarder:
             peer, "POST", url, headers, body, timeout=self._ports.peering.retries.call_s
         )
 
+    def resume(self, ref: StreamRef) -> None:
+        """Finish a forward that an earlier process began."""
+        self._unfinished[ref] = "an earlier process began it"
+
     async def run(self) -> None:
-        """Finish what an earlier process began, then what this one could not; until cancelled."""
-        while True:
-            try:
-                await self._load()
-                break
-            except DependencyUnavailableError as error:
-                log.warning("forwards are not loaded yet: %s", error)
-                await asyncio.sleep(RESUME_S)
+        """Finish what was left, and what this process could not; until cancelled."""
         while True:
             for ref in list(self._unfinished):
                 del self._unfinished[ref]
                 await self._resume(ref)
             await asyncio.sleep(RESUME_S)
-
-    async def _load(self) -> None:
-        """Find intents without a result: the result is the last that is written of a forward."""
-        for record in await self._ports.log.last_of_kind(Forward.KIND):
-            if record.types[-1] == ForwardRequested.TYPE:
-                self._unfinished[record.ref] = "an earlier process began it"
 
     async def _resume(self, ref: StreamRef) -> None:
         try:

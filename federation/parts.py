@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from starlette.requests import Request
@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 
 from agentos.domain.federation.peer import PeerEntry, PeerInfo
 from agentos.domain.ports import CommandBus, EventLog, NewId
+from agentos.domain.subjects import StreamRef
 from agentos.gateways.http.sse import Streams
 from agentos.gateways.http.tokens import SigningKeys
 
@@ -57,8 +58,24 @@ class Signer(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class OpenWork:
+    """Forwards without a result and copies that are not whole.
+
+    What was written behind `position` is looked for in the log.
+    """
+
+    position: int = 0
+    forwards: set[StreamRef] = field(default_factory=set)
+    copies: set[StreamRef] = field(default_factory=set)
+
+
 class CopyFigures(Protocol):
-    """What the read model says of copied runs."""
+    """What the read model says of forwarded and copied runs."""
+
+    async def open_work(self) -> OpenWork:
+        """Return what was open where the read model stands; `DependencyUnavailableError`."""
+        ...
 
     async def by_peer(self) -> Sequence[Mapping[str, Any]]:
         """Return a row for each stack: runs, open runs, events, gaps, what was filled in."""

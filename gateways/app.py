@@ -21,6 +21,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from agentos.domain.errors import DependencyUnavailableError
+from agentos.domain.federation.forward import forward_ref
+from agentos.domain.federation.remote import remote_ref
 from agentos.domain.models.catalog import BackendEntry
 from agentos.domain.ports import (
     Clock,
@@ -38,7 +40,7 @@ from agentos.federation.door import Federation
 from agentos.federation.elsewhere import RunsElsewhere
 from agentos.federation.ingest import MAX_BODY_BYTES as INGEST_BYTES
 from agentos.federation.ingest import PATH as INGEST_PATH
-from agentos.federation.parts import LocalNode, Peering
+from agentos.federation.parts import LocalNode, OpenWork, Peering
 from agentos.federation.parts import Ports as FederationPorts
 from agentos.gateways.http.denials import Denials, key_read
 from agentos.gateways.http.followed import Followed
@@ -78,8 +80,9 @@ from agentos.infra.models.keys import key_of, key_source
 from agentos.infra.oidc import OidcKeys
 from agentos.infra.privacy.build import content_keys
 from agentos.infra.privacy.sealed_log import SealedLog
+from agentos.projections.open_forwards.queries import open_forwards
 from agentos.projections.queries import Pool, make_pool
-from agentos.projections.remote_runs.queries import copies_by_peer
+from agentos.projections.remote_runs.queries import copies_by_peer, open_copies
 
 if TYPE_CHECKING:
     from agentos.infra.settings import Settings
@@ -127,6 +130,15 @@ class PostgresCopies:
     async def by_peer(self) -> Sequence[Mapping[str, Any]]:
         """Return a row for each stack; `DependencyUnavailableError`."""
         return await copies_by_peer(self._pool)
+
+    async def open_work(self) -> OpenWork:
+        """Return what is open where the slower of the two tables stands."""
+        forwards, copies = await open_forwards(self._pool), await open_copies(self._pool)
+        return OpenWork(
+            min(forwards[0], copies[0]),
+            {forward_ref(*place) for place in forwards[1]},
+            {remote_ref(*place) for place in copies[1]},
+        )
 
 
 class Gateway:

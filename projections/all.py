@@ -7,6 +7,7 @@ from typing import Final
 from agentos.projections.agents.projector import AgentsProjector
 from agentos.projections.audit_records.projector import AuditRecordsProjector
 from agentos.projections.model_calls.projector import DAYS, ModelCallsProjector
+from agentos.projections.open_forwards.projector import OpenForwardsProjector
 from agentos.projections.projector import Projector
 from agentos.projections.remote_runs.projector import RemoteRunsProjector
 from agentos.projections.run_steps.projector import RunStepsProjector
@@ -19,6 +20,7 @@ PROJECTIONS: Final[dict[str, Callable[[], Projector]]] = {
     "agents": AgentsProjector,
     "audit_records": AuditRecordsProjector,
     "remote_runs": RemoteRunsProjector,
+    "open_forwards": OpenForwardsProjector,
     "usage_by_window": UsageByWindowProjector,
     "model_calls": ModelCallsProjector,
 }

@@ -15,6 +15,9 @@ from agentos.projections.runs.row import label_digest
 BY_PEER: Final = """
 SELECT stack_id, count(*), count(*) FILTER (WHERE NOT has_ended), coalesce(sum(copied), 0)::bigint
 FROM agentos.remote_runs GROUP BY stack_id ORDER BY stack_id"""
+OPEN: Final = """
+SELECT p.position, r.tenant_id, r.run_id FROM agentos.projections p
+LEFT JOIN agentos.remote_runs r ON NOT r.has_ended WHERE p.name = 'remote_runs'"""
 NOTED: Final = """
 SELECT stack_id, tenant_id, run_id, gaps::text, filled::text FROM agentos.remote_runs
 WHERE gaps::text <> '[]' OR filled::text <> '[]' ORDER BY position DESC LIMIT 200"""
@@ -91,6 +94,16 @@ async def copies_by_peer(pool: Pool) -> Sequence[Mapping[str, Any]]:
         found[stack_id]["gaps"] += [place | gap for gap in from_json(gaps)]
         found[stack_id]["filled"] += [place | note for note in from_json(filled)]
     return list(found.values())
+
+
+async def open_copies(pool: Pool) -> tuple[int, list[tuple[str, str]]]:
+    """Return the log position of the table, and tenant and run of each copy that is not whole.
+
+    Raises `DependencyUnavailableError`.
+    """
+    rows = await fetch(pool, OPEN, ())
+    position = rows[0][0] if rows else 0
+    return position, [(tenant, run_id) for _, tenant, run_id in rows if run_id is not None]
 
 
 def _time(ms: int) -> datetime:

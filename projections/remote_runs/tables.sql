@@ -17,4 +17,5 @@ CREATE TABLE IF NOT EXISTS remote_runs (
   PRIMARY KEY (tenant_id, run_id)
 );
 CREATE INDEX IF NOT EXISTS remote_runs_by_time ON remote_runs (tenant_id, created_at, run_id);
+CREATE INDEX IF NOT EXISTS remote_runs_open ON remote_runs (run_id) WHERE NOT has_ended;
 CREATE INDEX IF NOT EXISTS remote_runs_by_stack ON remote_runs (stack_id);

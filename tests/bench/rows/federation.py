@@ -20,6 +20,7 @@ from agentos.infra.clock import SystemClock, SystemIds
 from tests.bench.machine import Meter
 from tests.bench.node import BODY, ECHO, NO_TRACE, TENANT, Node, running
 from tests.bench.plan import Plan
+from tests.bench.rows.federation_start import starts
 from tests.bench.stats import AT_MOST, Figure, Goal, by_process, percentile
 
 HEADERS: Final = {"X-Tenant-Id": TENANT, "X-Principal-Id": "usr_bench"}
@@ -73,6 +74,7 @@ async def federation(plan: Plan) -> list[Figure]:
             note="from the line above: what each node's processes use for one run, a thousand "
             "times a second; executing the run is in B's share",
         ),
+        *await starts(plan),
     ]
 
 
