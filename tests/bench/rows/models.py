@@ -20,12 +20,13 @@ from agentos.infra.clock import SystemClock, SystemIds
 from agentos.infra.node.ports import pick_port
 from tests.bench.floors import listening
 from tests.bench.load import Job, Outcome, generate
-from tests.bench.machine import Meter
+from tests.bench.machine import Meter, rss_mb
 from tests.bench.node import NO_TRACE, ROOT, Node, running
 from tests.bench.plan import Plan
 from tests.bench.stats import AT_LEAST, AT_MOST, Figure, Floor, Goal, by_process, percentile
 
 CLIENTS: Final = 16
+MANY: Final = 1_000_000
 DIRECT: Final = "straight to the mock model"
 PROMPT: Final = (
     "Write to the harbour master about the berth of the Alma. "
@@ -104,6 +105,7 @@ async def models(plan: Plan) -> list[Figure]:
             for side, kept in ((bare, direct), (ours, through)):
                 await side.alone(kept)
                 await side.streamed(kept)
+        grown = await _memory(node, ours, plan)
     note = by_process(meter.seconds, calls)
     return [
         Figure(
@@ -118,6 +120,33 @@ async def models(plan: Plan) -> list[Figure]:
         _added("added to a call, one client alone, p50", through.p50, direct.p50, 0.6),
         _added("added to a call, one client alone, p99", through.p99, direct.p99, 4.0),
         _added("first streamed text later than direct, p50", through.first, direct.first, 1.0),
+        *grown,
+    ]
+
+
+async def _memory(node: Node, ours: "Side", plan: Plan) -> list[Figure]:
+    """Return what the processes hold after many more calls, in parts of what they held before."""
+    many = MANY if plan.long else MANY // 10 if not plan.quick else 0
+    if not many:
+        return []
+    pids = node.pids()
+    await ours.whole(CLIENTS, count=many // 10)
+    before = {name: rss_mb(pid) for name, pid in pids.items()}
+    held = []
+    for _ in range(9):
+        await ours.whole(CLIENTS, count=many // 10)
+        held.append(rss_mb(pids["gateway"]))
+    after = {name: rss_mb(pid) for name, pid in pids.items()}
+    words = ", ".join(f"{name} {before[name]:.0f} to {after[name]:.0f} MiB" for name in pids)
+    return [
+        Figure(
+            "models",
+            f"gateway memory after {many:,} calls over that after {many // 10:,}",
+            "x",
+            [after["gateway"] / before["gateway"]],
+            Goal(AT_MOST, 1.1),
+            note=f"{words}; the gateway on the way: {', '.join(f'{mb:.0f}' for mb in held)}",
+        )
     ]
 
 
