@@ -58,6 +58,14 @@ class Plan:
 
     def verdict(self, findings: Mapping[str, int], redactions: Sequence[Redaction]) -> Verdict:
         """Return the decision that follows from what was found."""
+        return self._decided(findings, redactions) if findings else self._clean
+
+    @cached_property
+    def _clean(self) -> Verdict:
+        """What follows where nothing was found, as in most texts."""
+        return self._decided({}, ())
+
+    def _decided(self, findings: Mapping[str, int], redactions: Sequence[Redaction]) -> Verdict:
         held = [
             rule
             for rule in self._rules

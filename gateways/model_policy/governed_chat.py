@@ -136,7 +136,8 @@ class GovernedChat(Governed[ModelRequest]):
         # A real model is told how much was reserved for it; the builtin ones answer their input.
         if target.backend != BUILTIN and self.reservation and self.reservation.reserved:
             most = output_ceiling(self._most(target), 0, target)
-            request = replace(request, max_output_tokens=most)
+            if most != request.max_output_tokens:
+                request = replace(request, max_output_tokens=most)
         return request
 
     # While and after
