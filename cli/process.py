@@ -19,6 +19,7 @@ PROCESSES = {
     "executor": "agentos.handlers.executor.app",
     "projector": "agentos.projections.app",
     "auditor": "agentos.handlers.auditor.app",
+    "tracer": "agentos.projections.traces.app",
 }
 
 _LOGS = "agentos logs prepare"

@@ -249,7 +249,8 @@ class Requirements:
 class CallOrigin:
     """On behalf of which run the runtime calls; `is_first`: nobody asked under this id before.
 
-    `sealed` names the key of the run's content, where it has one.
+    `sealed` names the key of the run's content, where it has one; `traceparent` is the span of
+    the step that calls.
     """
 
     agent_id: str
@@ -257,6 +258,7 @@ class CallOrigin:
     labels: Mapping[str, str] = field(default_factory=dict)
     is_first: bool = False
     sealed: str = ""
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -208,7 +207,7 @@ class Forwarder:
     async def _ask(
         self, peer: PeerEntry, auth: AuthContext, requested: ForwardRequested, traceparent: str
     ) -> PeerAnswer:
-        headers = self._credentials.of_caller(peer, auth, child_of(traceparent))
+        headers = self._credentials.of_caller(peer, auth, traceparent)
         if requested.correlation_id:
             headers["X-Correlation-Id"] = requested.correlation_id
         body = {
@@ -265,11 +264,6 @@ def caller_of(tenant_id: str, requested: ForwardRequested) -> AuthContext:
         scopes=frozenset(requested.scopes),
         policy_context=PolicyContext.model_validate(requested.policy_context),
     )
-
-
-def child_of(traceparent: str) -> str:
-    """Return a new span of the same trace: the peer's events belong to it."""
-    return f"{traceparent[:36]}{secrets.token_hex(8)}{traceparent[52:]}"
 
 
 def _accepted(view: Mapping[str, Any], run: Mapping[str, Any], stack_id: str) -> dict[str, Any]:

@@ -44,14 +44,14 @@ async def forward_run(request: Request) -> Answer:
     federation, call = federation_of(request), call_of(request.scope)
     body = (await read_body(request, ForwardBody)).forward
     auth = narrowed(call.caller, body.auth)
-    traceparent = body.traceparent or call.traceparent
+    call.continue_from(body.traceparent)
     stack_id = await _target(federation, auth, body)
     if stack_id == federation.ports.local.info.stack_id:
-        forwarded = await _run_here(federation, auth, body, call, traceparent)
+        forwarded = await _run_here(federation, auth, body, call)
     elif auth.stack_id is not None:
         raise ConflictError("a forwarded run is not forwarded again", stack_id=stack_id)
     else:
-        forwarded = await _run_there(federation, auth, body, call, traceparent, stack_id)
+        forwarded = await _run_there(federation, auth, body, call, stack_id)
     return json_answer({"forwarded": forwarded}, call.correlation_id)
 
 
@@ -77,13 +77,14 @@ async def _target(federation: Federation, auth: AuthContext, body: ForwardPart) 
 
 
 async def _run_here(
-    federation: Federation, auth: AuthContext, body: ForwardPart, call: Call, traceparent: str
+    federation: Federation, auth: AuthContext, body: ForwardPart, call: Call
 ) -> dict[str, Any]:
     local = federation.ports.local.info
     command = {
         "agent_id": body.run_request.agent_id,
         "request": body.run_request.model_dump(exclude={"agent_id"}),
-        "traceparent": traceparent,
+        "traceparent": call.traceparent,
+        "parent_span_id": call.parent_span_id,
         "correlation_id": call.correlation_id,
     }
     answer = await federation.ports.bus.send("run.create", auth, command, timeout=COMMAND_S)
@@ -103,7 +104,6 @@ async def _run_there(
     auth: AuthContext,
     body: ForwardPart,
     call: Call,
-    traceparent: str,
     stack_id: str,
 ) -> dict[str, Any]:
     command = {
@@ -111,7 +111,8 @@ async def _run_there(
         "request": body.run_request.model_dump(mode="json", exclude={"agent_id"}),
         "stack_id": stack_id,
         "selector": body.target_selector.model_dump(mode="json"),
-        "traceparent": traceparent,
+        "traceparent": call.traceparent,
+        "parent_span_id": call.parent_span_id,
         "correlation_id": call.correlation_id,
     }
     forward_id, accepted = await federation.forwarder.forward(auth, command)

@@ -50,6 +50,7 @@ from agentos.gateways.http.keys import KeyUsage, KeyUses
 from agentos.gateways.http.metrics import Metrics
 from agentos.gateways.http.middleware import Doorway
 from agentos.gateways.http.node_metrics import NodeMetrics
+from agentos.gateways.http.projection_lag import ProjectionLag
 from agentos.gateways.http.readiness import Heartbeats, NodeReadiness
 from agentos.gateways.http.routing import Gate
 from agentos.gateways.http.server import DoorServer, listen, make_server
@@ -167,6 +168,7 @@ class Gateway:
         self.heartbeats = Heartbeats(ports.signals)
         self.node_metrics = NodeMetrics(ports.signals)
         self.metrics.registry.register(self.node_metrics)
+        self._lag = ProjectionLag(ports.reads.positions, ports.log.head, self.metrics.registry)
         self._gate = Gate(ports.identity, ports.accounts, self.metrics, self._denials)
         self._federation = None if ports.peering is None else self._federate(ports.peering)
         probes = {"nats": ports.log.head, "postgres": ports.reads.ping}
@@ -294,7 +296,8 @@ class Gateway:
 
     def _vitals(self, service: str) -> Vitals:
         checks = self._readiness.checks
-        return Vitals(service, self._version, checks, self._metrics_require_auth)
+        auth = self._metrics_require_auth
+        return Vitals(service, self._version, checks, auth, self._lag.refresh)
 
     def _door(self, service: str, app: FastAPI, larger: Mapping[str, int] | None = None) -> ASGIApp:
         return Doorway(

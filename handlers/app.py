@@ -161,6 +161,7 @@ async def _beat(parts: Parts) -> None:
         await parts.signals.publish(heartbeat("handlers", worker), orjson.dumps(beat))
         if number % METRICS_EVERY == 0:
             parts.metrics.runs_active.set(len(parts.watch.runs))
+            parts.metrics.rank_tenants(map(len, parts.watch.run_ids.values()))
             for priority, waiting in parts.dispatcher.waiting().items():
                 parts.metrics.queue_depth.labels(priority).set(waiting)
             await parts.signals.publish(metrics("handlers", worker), parts.metrics.snapshot())

@@ -13,6 +13,7 @@ from agentos.domain.policy.document import PolicyDocument
 from agentos.domain.run.events import ErrorInfo
 from agentos.domain.run.request import RunRequest
 from agentos.domain.tenant.tenant import Profile
+from agentos.domain.tracing.ids import SPAN_ID_PATTERN
 from agentos.domain.usage.usage import UsageRecorded
 
 AgentId = Annotated[str, Field(pattern=NAMED_ID_PATTERN)]
@@ -21,6 +22,8 @@ PolicyId = Annotated[str, Field(pattern=r"^pol_[A-Za-z0-9_-]{1,100}$")]
 KeyId = Annotated[str, Field(pattern=r"^key_[A-Za-z0-9_-]{1,100}$")]
 RunId = Annotated[str, Field(pattern=NAMED_ID_PATTERN)]
 TraceParent = Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
+
+SpanId = Annotated[str, Field(pattern=SPAN_ID_PATTERN)]
 
 
 class Command(BaseModel):
@@ -38,6 +41,7 @@ class CreateRun(Command):
 
     agent_id: AgentId
     request: RunRequest
+    parent_span_id: SpanId | None = None
 
 
 class ForkRun(Command):
@@ -46,6 +50,7 @@ class ForkRun(Command):
     run_id: RunId
     from_step: int = Field(ge=1, le=1_000_000)
     idempotency_key: Annotated[str, Field(pattern=FREE_ID_PATTERN)] | None = None
+    parent_span_id: SpanId | None = None
 
 
 class CancelRun(Command):
@@ -245,6 +250,7 @@ class RequestForward(Command):
     request: RunRequest
     stack_id: StackId
     selector: dict[str, Any]
+    parent_span_id: SpanId | None = None
 
 
 class AcceptForward(Command):

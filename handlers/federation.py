@@ -83,6 +83,7 @@ async def _request(
         policy_context=auth.policy_context,
         attempt=1,
         correlation_id=command.correlation_id,
+        parent_span_id=command.parent_span_id,
     )
     forward, is_new = await _decide_from(parts, known, at, lambda f, now: f.request(wanted, now))
     parts.crash_point("federation.after_requested")

@@ -57,6 +57,7 @@ def _created(auth: AuthContext, command: ForkRun, source: Run) -> RunCreated:
             "idempotency_key": command.idempotency_key,
             "correlation_id": command.correlation_id,
             "origin_stack_id": auth.stack_id,
+            "parent_span_id": command.parent_span_id,
             "fork": ForkedFrom(run_id=command.run_id, from_step=command.from_step),
         }
     )

@@ -1,5 +1,6 @@
 """What handlers and executors count. Each process says its figures; a gateway shows them all."""
 
+import heapq
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from agentos.domain.run.events import (
 )
 from agentos.domain.run.run import Run
 
+RANKS: Final = 10
 FAST: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
 LONG: Final = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800)
 
@@ -57,10 +59,23 @@ class HandlerMetrics(ProcessMetrics):
             ("priority",),
             registry=self.registry,
         )
+        self._top_tenant_runs = Gauge(
+            "agentos_top_tenant_runs",
+            "Runs that are not final, of the tenants that have the most of them",
+            ("rank",),
+            registry=self.registry,
+        )
+        self.rank_tenants(())
         self.quota_denied = Counter(
             "agentos_quota_denied", "Refused by a quota", ("kind",), registry=self.registry
         )
         self.retention = RetentionMetrics(self.registry)
+
+    def rank_tenants(self, runs: Iterable[int]) -> None:
+        """Take how many runs each tenant has; which tenant it is, no label says."""
+        most = heapq.nlargest(RANKS, runs)
+        for rank in range(RANKS):
+            self._top_tenant_runs.labels(str(rank + 1)).set(most[rank] if rank < len(most) else 0)
 
 
 class RetentionMetrics:

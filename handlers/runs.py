@@ -166,6 +166,7 @@ def _created(auth: AuthContext, command: CreateRun, version: str) -> RunCreated:
         correlation_id=command.correlation_id,
         scopes=sorted(auth.scopes),
         origin_stack_id=auth.stack_id,
+        parent_span_id=command.parent_span_id,
     )
 
 

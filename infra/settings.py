@@ -118,6 +118,12 @@ class Settings:
     )
     retention_every_s: int = _variable("count", "600", "seconds between two rounds of retention")
     peers_file: Path | None = _variable("path", "", "the peers of this node; empty: no federation")
+    otlp_endpoint: str = _variable(
+        "text", "", "OpenTelemetry collector (OTLP over HTTP); empty: no traces", hide="password"
+    )
+    otlp_headers: str = _variable(
+        "text", "", "headers of every export, name=value, comma separated", hide="all"
+    )
     stack_id: str = _variable("text", "stk_local", "id of this node among its peers")
     environment: str = _variable("text", "local", "environment that the node stands in")
     region: str = _variable("text", "local", "region that the node stands in")

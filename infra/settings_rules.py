@@ -2,6 +2,7 @@
 
 import os
 
+from agentos.infra.otlp_settings import headers_of, traces_url
 from agentos.infra.settings import PREFIX, Settings, mask, variables
 
 
@@ -14,7 +15,8 @@ def clashes(settings: Settings) -> list[str]:
         if port in names:
             problems.append(f"{variable} and {names[port]} are both {port}; each needs its own")
         names[port] = variable
-    return problems + _issuer_problems(settings) + _retention_problems(settings)
+    problems += _issuer_problems(settings) + _retention_problems(settings)
+    return problems + _trace_problems(settings)
 
 
 def _retention_problems(settings: Settings) -> list[str]:
@@ -33,6 +35,17 @@ def _issuer_problems(settings: Settings) -> list[str]:
     if audience if settings.oidc_issuer else not (audience or url):
         return []
     return ["AGENTOS_OIDC_ISSUER and AGENTOS_OIDC_AUDIENCE must be set together"]
+
+
+def _trace_problems(settings: Settings) -> list[str]:
+    """Return what is wrong with where traces go; what a header holds is not in it."""
+    try:
+        headers_of(settings.otlp_headers)
+        if settings.otlp_endpoint:
+            traces_url(settings.otlp_endpoint)
+    except ValueError as exc:
+        return [str(exc)]
+    return []
 
 
 def unsafe_in_prod(settings: Settings) -> list[str]:

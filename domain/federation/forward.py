@@ -18,6 +18,9 @@ KIND: Final = "federation"
 class ForwardRequested(Payload):
     """A run is about to be started at a peer; `idempotency_key` is the one it gets there.
 
+    The event's trace is the forward's span, which the run there is a part of; `parent_span_id`
+    is what the forward is a part of.
+
     A failed forward that is asked for again begins another attempt, at the same peer.
     """
 
@@ -32,6 +35,7 @@ class ForwardRequested(Payload):
     policy_context: PolicyContext
     attempt: int
     correlation_id: str | None = Field(default=None, exclude_if=is_none)
+    parent_span_id: str | None = Field(default=None, exclude_if=is_none)
 
 
 class ForwardAccepted(Payload):

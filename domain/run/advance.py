@@ -224,6 +224,7 @@ def _open_work(run: Run, plan: Plan) -> Work:
         begun = max(call.started_ms, run.attempt_at)
         limit = max(1, min(MODEL_TIMEOUT_MS, end - begun))
         limits = plan.definition.limits
+        trace = run.trace_of(call.step_id)
         request = ModelRequest(
             request_id=request_id,
             model_ref=call.name,
@@ -237,6 +238,7 @@ def _open_work(run: Run, plan: Plan) -> Work:
                 labels=run.created.context.get("labels") or {},
                 is_first=call.started_ms >= run.attempt_at,
                 sealed=run.sealed,
+                traceparent=trace.traceparent if trace else "",
             ),
         )
         return Work(model=request, deadline_ms=begun + limit)

@@ -110,7 +110,11 @@ class OfferedTool(Part):
 
 
 class RunCreated(Payload):
-    """The run was accepted; this append is the race's judge for its idempotency key."""
+    """The run was accepted; this append is the race's judge for its idempotency key.
+
+    `parent_span_id` is what the run's span is a part of (`tracing.NO_PARENT`: nothing). Logs of
+    before have none, and steps without spans of their own.
+    """
 
     TYPE: ClassVar = "agentos.run.created"
     status: Literal["queued"] = "queued"
@@ -126,6 +130,7 @@ class RunCreated(Payload):
     scopes: list[str] | None = Field(default=None, exclude_if=is_none)
     fork: ForkedFrom | None = Field(default=None, exclude_if=is_none)
     origin_stack_id: str | None = Field(default=None, exclude_if=is_none)
+    parent_span_id: str | None = Field(default=None, exclude_if=is_none)
 
 
 class RunStarted(Payload):

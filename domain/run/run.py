@@ -36,6 +36,7 @@ from agentos.domain.run.events import (
 )
 from agentos.domain.subjects import StreamRef
 from agentos.domain.times import rfc3339
+from agentos.domain.tracing.ids import trace_of_step
 
 FINAL: Final = frozenset({"completed", "failed", "canceled"})
 STEP_FACTS: Final = (
@@ -107,6 +108,12 @@ class Run(Aggregate):
             tool_calls_total=self.tool_calls_total,
             model_calls_total=self.model_calls_total,
         )
+
+    def trace_of(self, step_id: str | None) -> Trace | None:
+        """Return the span of a step's events, else the run's; `None` before the first event."""
+        if step_id is None or self.trace is None or self.created.parent_span_id is None:
+            return self.trace
+        return trace_of_step(self.trace, step_id)
 
     def auth(self) -> AuthContext:
         """Return the context in which the run's own calls are made: its principal's."""
@@ -229,6 +236,7 @@ class Run(Aggregate):
         Raises `InvalidStateTransitionError` behind the final event, and for anything but
         `run.created` before it.
         """
+        trace = self.trace_of(step_id)
         for payload in payloads:
             if self.is_final or (self.status is None) is not isinstance(payload, RunCreated):
                 raise InvalidStateTransitionError("the run's state forbids it", status=self.status)
@@ -239,7 +247,7 @@ class Run(Aggregate):
                 agent_id=self.agent_id,
                 run_id=self.ref.aggregate_id,
                 step_id=step_id,
-                trace=self.trace,
+                trace=trace,
             )
             self.evolve(event)
             self.staged.append(event)

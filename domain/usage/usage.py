@@ -87,7 +87,9 @@ class UsageRecorded(Payload):
 
     `status`: `ok`; `error`, a backend failed; `blocked`, by policy; `refused`, by entitlement,
     rate or budget; `interrupted`, it broke off on the way (what is known to be used counts).
-    `stands_for` says how many like refusals it speaks for.
+    `stands_for` says how many like refusals it speaks for. `ended_ms` is when (epoch ms, the
+    gateway's clock), and `parent_span_id` what the call's span is a part of; logs of before have
+    neither.
     """
 
     TYPE: ClassVar = "agentos.usage.recorded"
@@ -110,6 +112,8 @@ class UsageRecorded(Payload):
     budget: BudgetHeld | None = Field(default=None, exclude_if=is_none)
     error: CallError | None = Field(default=None, exclude_if=is_none)
     stands_for: int | None = Field(default=None, exclude_if=is_none)
+    ended_ms: int | None = Field(default=None, exclude_if=is_none)
+    parent_span_id: str | None = Field(default=None, exclude_if=is_none)
     correlation_id: str = ""
 
 

@@ -10,6 +10,7 @@ from starlette.types import Scope
 
 from agentos.domain.auth import AuthContext
 from agentos.domain.ports import NewId
+from agentos.domain.tracing.ids import NO_PARENT, child_of
 
 SCOPE_KEY: Final = "agentos.call"
 UNMATCHED: Final = "unmatched"
@@ -29,11 +30,16 @@ class Noted(NamedTuple):
 
 @dataclass(slots=True)
 class Call:
-    """What is known of a request. `route` is its template, never the path with its ids."""
+    """What is known of a request. `route` is its template, never the path with its ids.
+
+    `traceparent` is the request's own span, a part of the caller's (`parent_span_id`) where
+    one was sent.
+    """
 
     correlation_id: str
     request_id: str
     traceparent: str
+    parent_span_id: str = NO_PARENT
     auth: AuthContext | None = None
     route: str = UNMATCHED
     status: int = 0
@@ -46,6 +52,12 @@ class Call:
         if self.auth is None:
             raise RuntimeError("this route identifies nobody")
         return self.auth
+
+    def continue_from(self, traceparent: str | None) -> None:
+        """Be a part of the span that the body names instead, if it names one that fits."""
+        if traceparent and TRACEPARENT.fullmatch(traceparent.encode("utf-8", "replace")):
+            self.traceparent = continued(traceparent)
+            self.parent_span_id = traceparent[36:52]
 
     def headers(self) -> list[Header]:
         """Return the headers that every answer to this request carries."""
@@ -61,19 +73,26 @@ class Call:
 def begin_call(headers: Iterable[Header], new_id: NewId) -> Call:
     """Return the call of a request that just arrived.
 
-    The caller's correlation id and trace are taken over if they fit, else new ones begin.
+    The caller's correlation id is taken over and its trace continued if they fit, else new
+    ones begin.
     """
-    correlation_id = traceparent = ""
+    correlation_id = sent = ""
     for name, value in headers:
         if name == b"x-correlation-id" and PRINTABLE.fullmatch(value):
             correlation_id = value.decode()
         elif name == b"traceparent" and TRACEPARENT.fullmatch(value):
-            traceparent = value.decode()
+            sent = value.decode()
     return Call(
         correlation_id=correlation_id or new_id("corr"),
         request_id=new_id("req"),
-        traceparent=traceparent or new_traceparent(),
+        traceparent=continued(sent) if sent else new_traceparent(),
+        parent_span_id=sent[36:52] or NO_PARENT,
     )
+
+
+def continued(traceparent: str) -> str:
+    """Return a new span in the caller's trace."""
+    return child_of(traceparent, secrets.token_hex(8))
 
 
 def new_traceparent() -> str:

@@ -1,6 +1,6 @@
 """What the doors count. No label ever holds a tenant or an id."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -71,6 +71,7 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self.on_model_call: list[Callable[[Mapping[str, Any]], None]] = []
         self._known: dict[Key, tuple[Counter, Histogram]] = {}
 
     def count(
@@ -105,6 +106,8 @@ class Metrics:
         self._model_cost.inc(usage["cost_usd"])
         if policy is not None:
             self._policy_decisions[policy["decision"]].inc()
+        for tell in self.on_model_call:
+            tell(usage)
 
     def text(self) -> bytes:
         """Return everything in the Prometheus text format."""

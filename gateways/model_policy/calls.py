@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 from agentos.domain.auth import AuthContext
 from agentos.domain.ports import EmbedAnswer, EmbedRequest, ModelAnswer, ModelRequest, OnDelta
+from agentos.domain.tracing.ids import NO_PARENT
 
 Decision = Literal["allowed", "blocked", "redacted"]
 
@@ -18,6 +19,7 @@ class Caller:
     idempotent. Without, the call is made as often as it comes. `is_first_attempt` is the
     runtime's word that nobody asked under this id before; `sealed` is its word for the key of the
     run's content, which what is kept of the call is sealed with.
+    `traceparent` is the call's own span, `parent_span_id` what it is a part of.
     """
 
     auth: AuthContext
@@ -29,6 +31,7 @@ class Caller:
     fingerprint: str | None = None
     is_first_attempt: bool = False
     sealed: str = ""
+    parent_span_id: str = NO_PARENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ async def invoke_model(request: Request) -> ASGIApp:
     """
     call = call_of(request.scope)
     body = await read_body(request, Invoke)
+    call.continue_from(body.traceparent)
     auth = narrowed(call.caller, body.auth)
     require(auth, "models:invoke")
     asked = body.request
@@ -84,6 +85,7 @@ def caller_of(call: Call, auth: AuthContext, asked: InvokeRequest) -> Caller:
         auth=auth,
         correlation_id=call.correlation_id,
         traceparent=call.traceparent,
+        parent_span_id=call.parent_span_id,
         agent_id=origin.agent_id if origin else None,
         run_id=origin.run_id if origin else None,
         labels=origin.labels if origin else {},

@@ -47,6 +47,8 @@ def usage_fields(
         "route": _route(call),
         "budget": _budget(call),
         "error": _error(error),
+        "ended_ms": call.gates.clock.now_ms(),
+        "parent_span_id": caller.parent_span_id,
         "correlation_id": caller.correlation_id,
     }
 

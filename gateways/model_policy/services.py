@@ -4,11 +4,13 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from agentos.domain.models.published import CATALOG_REF, CatalogAggregate
 from agentos.domain.ports import Clock, CommandBus, ContentKeys, EventLog, NewId, Signals
 from agentos.gateways.http.followed import Followed
 from agentos.gateways.http.metrics import Metrics
 from agentos.gateways.model_policy.backends import MakeBackend
 from agentos.gateways.model_policy.budgets import Budgets
+from agentos.gateways.model_policy.genai_metrics import GenAiMetrics
 from agentos.gateways.model_policy.governed import Entitlements, Gates
 from agentos.gateways.model_policy.idempotency import AnswerStore, Idempotency
 from agentos.gateways.model_policy.keeping import Keeping
@@ -40,6 +42,9 @@ class ModelServices:
     def __init__(self, ports: ModelPorts, known: Followed, metrics: Metrics) -> None:
         self.known = known
         self.policies = Policies(known)
+        genai = GenAiMetrics(lambda: known.peek(CatalogAggregate, CATALOG_REF))
+        metrics.registry.register(genai)
+        metrics.on_model_call.append(genai.called)
         self.router = Router(known, ports.make_backend, metrics.registry)
         self.budgets = Budgets(ports.bus, ports.clock, ports.new_id, ports.signals)
         self.meter = Meter(ports.bus, ports.log, ports.new_id, metrics)

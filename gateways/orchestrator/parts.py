@@ -20,7 +20,7 @@ from agentos.projections.audit_records.queries import (
     list_audit_records,
 )
 from agentos.projections.model_calls.queries import get_model_call
-from agentos.projections.queries import Pool, fetch
+from agentos.projections.queries import Pool, ProjectionPosition, fetch, positions
 from agentos.projections.remote_runs.queries import (
     count_sealed_remote_runs,
     list_remote_runs,
@@ -97,6 +97,10 @@ class ReadModels(Protocol):
         """Return how many rows of each projection hold content sealed with a key."""
         ...
 
+    async def positions(self) -> list[ProjectionPosition]:
+        """Return where every projection stands."""
+        ...
+
     async def ping(self) -> None:
         """Return if the read side answers."""
         ...
@@ -154,6 +158,10 @@ class PostgresReadModels:
             "runs": await count_sealed_runs(self._pool, tenant_id, key_id),
             "remote_runs": await count_sealed_remote_runs(self._pool, tenant_id, key_id),
         }
+
+    async def positions(self) -> list[ProjectionPosition]:
+        """Return where every projection stands."""
+        return await positions(self._pool)
 
     async def ping(self) -> None:
         """Return if PostgreSQL answers."""

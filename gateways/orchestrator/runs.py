@@ -61,6 +61,7 @@ async def send_create(request: Request, call: Call) -> dict[str, Any]:
         "agent_id": agent_id,
         "request": body.model_dump(exclude=NOT_FORWARDED),
         "traceparent": call.traceparent,
+        "parent_span_id": call.parent_span_id,
         "correlation_id": call.correlation_id,
     }
     return await parts_of(request).bus.send("run.create", auth, command, timeout=COMMAND_S)
@@ -84,6 +85,7 @@ async def fork_run(request: Request) -> Answer:
         "from_step": body.from_step,
         "idempotency_key": read_command_id(request),
         "traceparent": call.traceparent,
+        "parent_span_id": call.parent_span_id,
         "correlation_id": call.correlation_id,
     }
     parts = parts_of(request)

@@ -57,11 +57,12 @@ class GatewayModels:
         """
         deadline = time.monotonic() + request.timeout_ms / 1000
         body = to_body(request)
+        trace = request.origin.traceparent if request.origin else ""
         turn = 0
         while True:
             try:
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + _left(deadline)):
-                    return await self._invoke(auth, body, on_delta)
+                    return await self._invoke(auth, body, on_delta, trace)
             except TimeoutError as exc:
                 raise TimedOutError("the model took too long") from exc
             except AgentOSError as error:
@@ -79,13 +80,19 @@ class GatewayModels:
             await self._session.close()
 
     async def _invoke(
-        self, auth: AuthContext, body: dict[str, Any], on_delta: OnDelta | None
+        self,
+        auth: AuthContext,
+        body: dict[str, Any],
+        on_delta: OnDelta | None,
+        traceparent: str,
     ) -> ModelAnswer:
         body["stream"] = on_delta is not None
         headers = {
             "Authorization": f"Bearer {self._tokens.of(auth)}",
             "Content-Type": "application/json",
         }
+        if traceparent:
+            headers["traceparent"] = traceparent
         try:
             async with self._open().post(
                 self._url, data=orjson.dumps(body), headers=headers

@@ -12,8 +12,9 @@ from agentos.infra.node.errors import NodeError
 from agentos.infra.node.marker import check_layout
 from agentos.infra.node.paths import NodePaths
 from agentos.infra.node.ports import holder_of, is_free, pid_on
+from agentos.infra.otlp_settings import EXTRA_STEP, ExtraMissingError, require_extra, traces_url
 from agentos.infra.postgres_server import PostgresBinaryMissingError, find_postgres_programs
-from agentos.infra.settings import Settings
+from agentos.infra.settings import Settings, mask
 
 Check = tuple[str, Callable[[], str]]
 
@@ -25,6 +26,7 @@ def preflight(settings: Settings) -> Iterator[Check]:
     yield "binaries", lambda: binaries(settings)
     yield "peers", lambda: peers(settings)
     yield "models", lambda: models(settings)
+    yield "traces", lambda: traces(settings)
     yield "ports", lambda: ports(settings)
 
 
@@ -106,6 +108,17 @@ def models(settings: Settings) -> str:
     except ModelsFileError as exc:
         raise NodeError("models", str(exc), "correct the file, then: agentos config check") from exc
     return f"{len(catalog.backends)} backends, {len(catalog.models)} models"
+
+
+def traces(settings: Settings) -> str:
+    """Check that traces can be made if they go anywhere; the collector may come later."""
+    if not settings.otlp_endpoint:
+        return "none"
+    try:
+        require_extra()
+    except ExtraMissingError as exc:
+        raise NodeError("traces", str(exc), EXTRA_STEP) from exc
+    return traces_url(mask(settings.otlp_endpoint, "password"))
 
 
 def ports(settings: Settings, own: frozenset[int] = frozenset()) -> str:

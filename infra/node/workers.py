@@ -22,7 +22,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
 def own_processes(settings: Settings) -> list[Spec]:
     """Return AgentOS's own processes: a gateway for all ports, handlers, executors, and others.
 
-    One projector and one auditor: each reads the whole log, in its order.
+    One projector, one auditor, and one tracer if traces go anywhere: each reads the whole log,
+    in its order.
     """
     paths = NodePaths(settings.data_dir)
     environment = environment_of(settings)
@@ -43,6 +44,7 @@ def _names(settings: Settings) -> list[tuple[str, str]]:
         "executor": settings.executor_processes,
         "projector": 1,
         "auditor": 1,
+        "tracer": 1 if settings.otlp_endpoint else 0,
         "gateway": 1,
     }
     return [

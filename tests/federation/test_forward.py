@@ -109,10 +109,11 @@ async def test_one_trace_from_end_to_end(node: FedNode, fake: FakePeer) -> None:
     assert status == 200
     sent = fake.headers[0]["traceparent"]
     assert sent[:36] == trace[:36]
-    assert sent != trace
+    assert sent[36:52] != trace[36:52]  # the forward is a span of its own
     assert fake.headers[0]["X-Correlation-Id"] == body["correlation_id"]
     found = await stored(node, body["forwarded"]["forward_id"])
-    assert found.traceparent == trace
+    assert found.traceparent == sent
+    assert found.requested.parent_span_id == trace[36:52]
 
 
 @pytest.mark.parametrize("answer", ["cut", (503, {}), (429, refusal("rate_limited")), (500, b"x")])

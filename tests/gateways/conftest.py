@@ -42,6 +42,7 @@ from agentos.infra.memory.signals import MemorySignals
 from agentos.infra.models.build import make_backend
 from agentos.projections.agents.queries import AgentPage
 from agentos.projections.audit_records.queries import AuditFilters, AuditPage
+from agentos.projections.queries import ProjectionPosition
 from agentos.projections.runs.queries import RunFilters, RunPage
 from agentos.projections.runs.row import RunRow
 from agentos.projections.usage_by_window.queries import UsageFilters, UsagePage, UsageRow
@@ -81,6 +82,12 @@ class MemoryReads:
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     model_calls: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     audit_start: tuple[int, int] = (0, 0)
+    stand: list[ProjectionPosition] = field(default_factory=list)
+
+    async def positions(self) -> list[ProjectionPosition]:
+        """Return where the projections stand."""
+        await self.ping()
+        return list(self.stand)
 
     async def get_run(self, tenant_id: str, run_id: str) -> RunRow | None:
         """Return a run's row."""

@@ -135,8 +135,11 @@ async def test_a_correlation_id_that_does_not_print_is_replaced(door: Door, sent
 async def test_a_trace_is_continued_or_begun(door: Door, sent: str, continued: bool) -> None:
     door.answer("run.create", {"run": {}, "position": 1, "existing": False})
     await door.create(RUN, headers={**bearer(), "traceparent": sent})
-    used = door.sent[0][2]["traceparent"]
-    assert (used == sent) is continued
+    command = door.sent[0][2]
+    used = command["traceparent"]
+    assert (used[:36] == sent[:36]) is continued
+    assert used[36:52] != sent[36:52]  # a span of its own
+    assert command["parent_span_id"] == (sent[36:52] if continued else "0" * 16)
     assert len(used) == 55
 
 

@@ -139,11 +139,16 @@ class MiniNode:
                 await asyncio.sleep(0.1)
 
     async def post_run(
-        self, text: str, agent: str = "agt_demo", **more: Any
+        self,
+        text: str,
+        agent: str = "agt_demo",
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
     ) -> tuple[int, dict[str, Any]]:
         """Start a run; returns the status and the body."""
         body: Mapping[str, Any] = {"input": {"type": "text", "text": text}, **more}
-        async with self.http.post(f"/v1/agents/{agent}/runs", json=body) as answer:
+        url = f"/v1/agents/{agent}/runs"
+        async with self.http.post(url, json=body, headers=headers) as answer:
             return answer.status, await answer.json()
 
     async def finished(self, run_id: str, within: float = 30.0) -> dict[str, Any]:

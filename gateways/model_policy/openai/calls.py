@@ -7,11 +7,12 @@ from typing import Final
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
+from agentos.domain.auth import AuthContext
 from agentos.domain.errors import InvalidJsonError
 from agentos.domain.ids import FREE_ID_PATTERN, derived_id
 from agentos.gateways.http.authorization import require
 from agentos.gateways.http.bodies import BodyAuth, narrowed
-from agentos.gateways.http.call import call_of
+from agentos.gateways.http.call import Call, call_of
 from agentos.gateways.http.parameters import Parameter
 from agentos.gateways.model_policy.calls import Caller
 
@@ -43,12 +44,21 @@ def begin(scope: Scope, raw: bytes, body_auth: BodyAuth | None) -> tuple[Caller,
         require(auth, SCOPE)
     key = _idempotency_key(scope)
     if key is None:
-        return Caller(auth, call.correlation_id, call.traceparent), call.request_id
+        return _caller(auth, call), call.request_id
     who = (auth.tenant_id, auth.principal.principal_id)
     call.request_id = derived_id("req", *who, f"{scope['method']} {call.route}", key)
     digest = hashlib.sha256(raw).hexdigest()
-    caller = Caller(auth, call.correlation_id, call.traceparent, fingerprint=digest)
-    return caller, call.request_id
+    return _caller(auth, call, digest), call.request_id
+
+
+def _caller(auth: AuthContext, call: Call, fingerprint: str | None = None) -> Caller:
+    return Caller(
+        auth,
+        call.correlation_id,
+        call.traceparent,
+        fingerprint=fingerprint,
+        parent_span_id=call.parent_span_id,
+    )
 
 
 def _idempotency_key(scope: Scope) -> str | None:

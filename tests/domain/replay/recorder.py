@@ -30,10 +30,12 @@ SPECS = {
 class Recorder:
     """One run as it is recorded. Every method is one commit; time goes on by `ms` before it.
 
-    `says_nothing_of_tools` makes it write as before decision 017.
+    `says_nothing_of_tools` makes it write as before decision 017, no `parent_span_id` as before
+    decision 019.
     """
 
     says_nothing_of_tools = False
+    parent_span_id: str | None = "b7ad6b7169203331"
 
     def __init__(
         self,
@@ -49,7 +51,9 @@ class Recorder:
         self.now, self.ids, self.position = T0, Ids(), 0
         self.records: list[Recorded] = []
         self.run = Run(run_ref("tnt_a", run_id))
-        first = created(text, **options).model_copy(update={"fork": fork})
+        first = created(text, **options).model_copy(
+            update={"fork": fork, "parent_span_id": self.parent_span_id}
+        )
         self.run.create("agt_a", first, self.at())
         self.run.adopt(past, self.at())
         self.plan: Plan

@@ -44,6 +44,15 @@ def test_a_log_of_before_the_tools_were_recorded_replays_and_says_so(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_log_of_before_steps_had_spans_replays_equal(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recorder, "parent_span_id", None)
+    made = kinds_of_runs()[kind]
+    assert_replays(made.records, made.definition)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_batches_and_snapshots_change_nothing(kind: str, size: int) -> None:
     made = kinds_of_runs()[kind]

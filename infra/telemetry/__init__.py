@@ -1,0 +1,1 @@
+"""Telemetry: spans as OTLP over HTTP."""

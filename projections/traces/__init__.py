@@ -1,0 +1,1 @@
+"""Traces: the spans that the log tells of, sent to a collector."""
