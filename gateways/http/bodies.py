@@ -21,7 +21,7 @@ MAX_ERRORS: Final = 20
 MAX_INTEGER: Final = 2**63
 SUSPECT: Final = (b"\\u0000", b"NaN", b"Infinity")
 DIGITS_AS_ZERO: Final = bytes.maketrans(b"123456789", b"000000000")
-LONG_NUMBER: Final = b"0" * 19
+LONG_NUMBERS: Final = (b"0" * 19, b"e000", b"E000", b"e+000", b"E+000")
 
 
 class BodyAuth(BaseModel):
@@ -60,8 +60,9 @@ def parse_body(raw: bytes, model: type[M]) -> M:
 
 
 def _may_hold_long_number(raw: bytes) -> bool:
-    """Whether digits run so long that an integer might not fit 64 bits."""
-    return LONG_NUMBER in raw.translate(DIGITS_AS_ZERO)
+    """Whether digits run so long that an integer might not fit 64 bits, or a float be finite."""
+    digits = raw.translate(DIGITS_AS_ZERO)
+    return any(mark in digits for mark in LONG_NUMBERS)
 
 
 def _misfits(exc: ValidationError) -> InvalidRequestError | InvalidJsonError:

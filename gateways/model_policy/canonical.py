@@ -1,7 +1,7 @@
 """`POST /v1/models:invoke`: the canonical call, whole or as server-sent events."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -27,6 +27,7 @@ from agentos.gateways.http.errors import misfit
 from agentos.gateways.http.leaving import ClientLeftError, nobody, stopped_when_left
 from agentos.gateways.http.routing import Described, add
 from agentos.gateways.model_policy.calls import Caller, Completed
+from agentos.gateways.model_policy.json_schema import NotASchemaError, check_schema
 from agentos.gateways.model_policy.parts import parts_of
 from agentos.gateways.model_policy.records import completed_record, embedded_record
 from agentos.gateways.model_policy.schemas import (
@@ -39,6 +40,7 @@ from agentos.gateways.model_policy.schemas import (
 )
 from agentos.gateways.model_policy.streams import StreamedAnswer
 
+MODES: Final = ("auto", "none", "required")
 ERRORS: Final = (400, 401, 403, 409, 413, 429, 500, 502, 503, 504)
 
 
@@ -100,15 +102,15 @@ def chat_request(asked: InvokeRequest) -> ModelRequest:
     given = asked.input
     if given.messages is None:
         raise misfit(["body", "request", "input", "messages"], "a chat needs messages")
-    names = {tool.name or tool.tool_id for tool in given.tools}
+    offers = _offers(given.tools)
     choice = given.tool_choice
-    if choice not in (None, "auto", "none", "required") and choice not in names:
+    if choice not in (None, *MODES) and all(offer.name != choice for offer in offers):
         raise misfit(["body", "request", "input", "tool_choice"], "no offered tool has this name")
     return ModelRequest(
         request_id=asked.request_id,
         model_ref=asked.model_ref,
         messages=[_message(message) for message in given.messages],
-        tools=[_offer(tool) for tool in given.tools],
+        tools=offers,
         max_output_tokens=asked.generation.max_output_tokens,
         timeout_ms=asked.timeout_ms,
         tool_choice=choice,
@@ -139,8 +141,26 @@ def _message(message: Message) -> ChatMessage:
     return ChatMessage(message.role, message.content, message.tool_call_id, calls, message.name)
 
 
-def _offer(tool: OfferedTool) -> ToolOffer:
-    return ToolOffer(tool.tool_id, tool.name or tool.tool_id, tool.description, tool.input_schema)
+def _offers(tools: Sequence[OfferedTool]) -> list[ToolOffer]:
+    offers: dict[str, ToolOffer] = {}
+    for index, tool in enumerate(tools):
+        place: list[str | int] = ["body", "request", "input", "tools", index]
+        name = tool.name or tool.tool_id
+        if name in MODES or name in offers:
+            why = "is a mode of tool_choice" if name in MODES else "is there twice"
+            raise misfit([*place, "name"], why)
+        _require_schema(tool.input_schema, [*place, "input_schema"])
+        offers[name] = ToolOffer(tool.tool_id, name, tool.description, tool.input_schema)
+    return list(offers.values())
+
+
+def _require_schema(schema: Mapping[str, Any], place: list[str | int]) -> None:
+    try:
+        check_schema(schema)
+    except NotASchemaError as error:
+        raise misfit([*place, *error.loc], f"not a JSON Schema: {error.msg}") from error
+    if schema.get("type", "object") != "object":
+        raise misfit([*place, "type"], "must be object")
 
 
 def _requirements(asked: RequirementsAsked | None) -> Requirements | None:

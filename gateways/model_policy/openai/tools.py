@@ -9,7 +9,7 @@ import orjson
 from agentos.domain.errors import InvalidRequestError
 from agentos.domain.ports import RequestedToolCall, ToolOffer
 from agentos.gateways.http.errors import misfit
-from agentos.gateways.model_policy.openai.json_schema import NotASchemaError, check_schema
+from agentos.gateways.model_policy.json_schema import NotASchemaError, check_schema
 
 Place = tuple[str | int, ...]
 MODES: Final = ("auto", "none", "required")

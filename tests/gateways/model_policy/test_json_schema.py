@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentos.gateways.model_policy.openai.json_schema import (
+from agentos.gateways.model_policy.json_schema import (
     CHECKS,
     NotASchemaError,
     check_schema,
