@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import orjson
@@ -15,18 +14,18 @@ from rich.table import Table
 from agentos.cli import replay_capsules, replay_digest, replay_policy, replay_run
 from agentos.cli.options import AsJson, DataDir, node_settings
 from agentos.cli.pasteable import pasteable
+from agentos.cli.replay_rebuild import rebuild_whole
+from agentos.domain.archive import ArchiveError
 from agentos.domain.errors import DependencyUnavailableError
-from agentos.infra.jetstream.connection import bounded_close, connect
-from agentos.infra.jetstream.log import JetStreamLog
+from agentos.infra.archived_log import NotArchivedError
 from agentos.infra.settings import NodeNotStartedError, SettingsError
 from agentos.projections.all import PROJECTIONS
 from agentos.projections.errors import ProjectionError
 from agentos.projections.rebuild import Progress as Stand
-from agentos.projections.rebuild import Rebuilt, rebuild
+from agentos.projections.rebuild import Rebuilt
 
 FAILED, USAGE, UNREACHABLE = 1, 2, 3
 PLAIN_EVERY_S = 2.0
-CONNECT_TIMEOUT_S = 10.0
 
 HELP = "Decide recorded runs again, and make what follows from the log anew."
 app = typer.Typer(
@@ -46,6 +45,10 @@ def rebuild_command(
     projection: Annotated[
         str | None, typer.Argument(help=f"One of {', '.join(PROJECTIONS)}; all without it.")
     ] = None,
+    without_archives: Annotated[
+        bool,
+        typer.Option("--without-archives", help="Go on where an archive of retention is missing."),
+    ] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -58,18 +61,16 @@ def rebuild_command(
     names = list(PROJECTIONS) if projection is None else [projection]
     try:
         settings = node_settings(data_dir)
-        runtime, days = settings.runtime(), settings.model_calls_days
         shown = _Shown(errors)
         with shown:
-            work = _rebuild(runtime.nats_url, runtime.postgres_dsn, names, shown, days)
-            done = asyncio.run(work)
+            done = asyncio.run(rebuild_whole(settings, names, shown, lossy=without_archives))
     except (NodeNotStartedError, DependencyUnavailableError, psycopg.OperationalError) as exc:
         _say(f"{exc}\nNATS and PostgreSQL must run: start the node with `agentos up`")
         raise typer.Exit(UNREACHABLE) from exc
     except SettingsError as exc:
         _say(str(exc))
         raise typer.Exit(USAGE) from exc
-    except (ProjectionError, psycopg.Error) as exc:
+    except (ProjectionError, NotArchivedError, ArchiveError, psycopg.Error) as exc:
         _say(f"{exc}\nthe read models are as they were")
         raise typer.Exit(FAILED) from exc
     if as_json:
@@ -80,21 +81,6 @@ def rebuild_command(
 
 def _say(text: str) -> None:
     typer.echo(pasteable(text), err=True)
-
-
-async def _rebuild(
-    nats_url: str,
-    postgres_dsn: str,
-    names: list[str],
-    report: Callable[[Stand], None],
-    days: int,
-) -> Rebuilt:
-    connection = await connect(nats_url, "agentos-replay", timeout=CONNECT_TIMEOUT_S)
-    try:
-        log = JetStreamLog(connection)
-        return await rebuild(log, postgres_dsn, names, report, model_calls_days=days)
-    finally:
-        await bounded_close(connection)
 
 
 def summary(done: Rebuilt) -> dict[str, Any]:

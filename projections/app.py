@@ -13,12 +13,14 @@ import uvloop
 from pydantic_core import to_json
 
 from agentos.domain import subjects
+from agentos.domain.archive import ArchiveError
 from agentos.domain.errors import DependencyUnavailableError
 from agentos.domain.ports import Signals
+from agentos.infra.archived_log import ArchivedLog
 from agentos.infra.clock import SystemIds
 from agentos.infra.jetstream.connection import bounded_close, connect
-from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.signals import NatsSignals
+from agentos.infra.retention import ArchiveDirectory, archive_directory
 from agentos.projections.all import make_projectors
 from agentos.projections.drift import DriftCheck
 from agentos.projections.errors import ProjectionError
@@ -42,14 +44,24 @@ def main(settings: "Settings") -> None:
     runtime = settings.runtime()
     try:
         days = settings.model_calls_days
-        uvloop.run(serve(runtime.nats_url, runtime.postgres_dsn, model_calls_days=days))
-    except (ProjectionError, DependencyUnavailableError) as exc:
+        archives = archive_directory(settings)
+        work = serve(
+            runtime.nats_url, runtime.postgres_dsn, model_calls_days=days, archives=archives
+        )
+        uvloop.run(work)
+    except (ProjectionError, ArchiveError, DependencyUnavailableError) as exc:
         logger.critical("projector stopped: %s", exc)
         sys.exit(1)
 
 
-async def serve(nats_url: str, postgres_dsn: str, *, model_calls_days: int = DAYS) -> None:
-    """Project until a signal asks to stop.
+async def serve(
+    nats_url: str,
+    postgres_dsn: str,
+    *,
+    model_calls_days: int = DAYS,
+    archives: ArchiveDirectory | None = None,
+) -> None:
+    """Project until a signal asks to stop; what retention let go is read from its archives.
 
     Raises the `ProjectionError` that stopped it, or `DependencyUnavailableError` when NATS
     could not be reached at the start.
@@ -60,7 +72,11 @@ async def serve(nats_url: str, postgres_dsn: str, *, model_calls_days: int = DAY
         loop.add_signal_handler(number, stop.set)
     connection = await connect(nats_url, SERVICE)
     try:
-        log, signals = JetStreamLog(connection), NatsSignals(connection)
+        log, signals = ArchivedLog(connection, archives), NatsSignals(connection)
+        await log.open()
+        if log.missing:
+            count, first = len(log.missing), log.missing[0]
+            logger.warning("new read models would lack what retention let go: %d, %s", count, first)
         projectors = partial(make_projectors, model_calls_days=model_calls_days)
         runner = ProjectionRunner(log, postgres_dsn, projectors=projectors)
         metrics = ProjectorMetrics()

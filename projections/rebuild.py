@@ -8,7 +8,7 @@ compare; follow the live position; switch under its lock.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, LiteralString
 
@@ -118,6 +118,10 @@ class _Build:
                     return
 
 
+async def _nothing_to_ask() -> None:
+    """The log alone is asked."""
+
+
 async def rebuild(
     log: EventLog,
     dsn: str,
@@ -125,10 +129,12 @@ async def rebuild(
     report: Callable[[Progress], None],
     *,
     model_calls_days: int = DAYS,
+    still_whole: Callable[[], Awaitable[None]] = _nothing_to_ask,
 ) -> Rebuilt:
     """Rebuild the named projections and return what came of it.
 
     `model_calls_days` must be what the live projector goes by, else the rows differ.
+    `still_whole` raises when the log was not whole all the time: nothing is switched then.
 
     Raises `RebuildRunningError` while another rebuild runs, `PoisonRecordError`,
     `DependencyUnavailableError`, or `psycopg.OperationalError`; the live tables are untouched
@@ -151,6 +157,7 @@ async def rebuild(
             after = await digest_tables(conn, REBUILD, tables)
             if comparable:
                 await _approach(build, live, projectors)
+            await still_whole()
             async with asyncio.timeout(SWITCH_TIMEOUT_S), conn.transaction():
                 await _switch(build, projectors, tables, follow_live=comparable)
             await _drop(conn)

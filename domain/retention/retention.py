@@ -11,7 +11,7 @@ from typing import ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentos.domain.aggregate import Aggregate, FoldError, Moment, next_event
+from agentos.domain.aggregate import Aggregate, FoldError, Moment, next_event, read_events
 from agentos.domain.envelope import Event, Payload, by_type, is_none
 from agentos.domain.errors import CursorExpiredError
 from agentos.domain.log import Recorded
@@ -57,7 +57,10 @@ class Gone(_Part):
 
 
 class RetentionPlanned(Payload):
-    """This is to go: what ended up to `before`. Without an archive it will be nowhere."""
+    """This is to go: what ended up to `before`. Without an archive it will be nowhere.
+
+    Its commits lie from position `first` to `position`.
+    """
 
     TYPE: ClassVar = "agentos.retention.planned"
     plan_id: str
@@ -71,6 +74,7 @@ class RetentionPlanned(Payload):
     position: int
     line: int
     archive: Archive | None = Field(default=None, exclude_if=is_none)
+    first: int | None = Field(default=None, exclude_if=is_none)
     gone: dict[str, Gone]
 
 
@@ -172,6 +176,20 @@ class RetentionOf(Aggregate):
         if self.phase != phase or self.plan is None:
             raise FoldError(f"{self.ref}: it is {self.phase}, not {phase}")
         return self.plan
+
+
+def plans_in(records: Sequence[Recorded]) -> list[RetentionPlanned]:
+    """Return the plans among the commits of a tenant's retention, the oldest first."""
+    events = (event for record in records for event in read_events(record, RetentionOf.PAYLOADS))
+    return [event.payload for event in events if isinstance(event.payload, RetentionPlanned)]
+
+
+def begun_plans(records: Sequence[Recorded]) -> list[RetentionPlanned]:
+    """Return those of the plans whose streams may be gone."""
+    plans = plans_in(records)
+    if records and records[-1].types[-1] == RetentionPlanned.TYPE:
+        return plans[:-1]
+    return plans
 
 
 def retention_ref(tenant_id: str) -> StreamRef:

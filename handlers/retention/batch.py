@@ -66,5 +66,6 @@ class Batch:
             position=last.position,
             line=len(last.types),
             archive=archive,
+            first=min(record.position for record in self.records),
             gone=gone,
         )

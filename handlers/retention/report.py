@@ -1,16 +1,14 @@
 """What retention says of itself: how long what is kept, what is under way, what is gone."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from agentos.domain.aggregate import read_events
-from agentos.domain.log import Recorded
 from agentos.domain.ports import EventLog
 from agentos.domain.retention.retention import (
     KIND,
     Archive,
     RetentionOf,
     RetentionPlanned,
+    plans_in,
     retention_ref,
 )
 from agentos.domain.subjects import StreamRef
@@ -20,12 +18,6 @@ async def history(log: EventLog, tenant_id: str) -> tuple[RetentionOf, list[Rete
     """Return a tenant's retention and all its plans, the oldest first."""
     records = await log.read(retention_ref(tenant_id))
     return RetentionOf(retention_ref(tenant_id)).take(records), plans_in(records)
-
-
-def plans_in(records: Sequence[Recorded]) -> list[RetentionPlanned]:
-    """Return the plans among the commits of a tenant's retention."""
-    events = (event for record in records for event in read_events(record, RetentionOf.PAYLOADS))
-    return [event.payload for event in events if isinstance(event.payload, RetentionPlanned)]
 
 
 async def all_archives(log: EventLog) -> list[Archive]:
