@@ -17,13 +17,19 @@ from agentos.cli.pasteable import pasteable
 from agentos.domain.agent.agent import Agent, Definition, agent_ref
 from agentos.domain.aggregate import FoldError, read_event
 from agentos.domain.audit.chain import AuditChain, AuditRecorded
-from agentos.domain.errors import AgentOSError, DependencyUnavailableError, NotFoundError
+from agentos.domain.errors import (
+    AgentOSError,
+    CursorExpiredError,
+    DependencyUnavailableError,
+    NotFoundError,
+)
 from agentos.domain.ids import is_named_id
 from agentos.domain.log import Recorded
 from agentos.domain.ports import EventLog
 from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import Run, run_ref
 from agentos.domain.subjects import StreamRef
+from agentos.handlers.retention.report import plan_of
 from agentos.infra.jetstream.connection import bounded_close, connect
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.privacy.build import content_keys
@@ -88,9 +94,21 @@ async def read_run(log: EventLog, tenant_id: str, run_id: str) -> RecordedRun:
         raise NotFoundError("no such run")
     records = await log.read(ref)
     if not records or not records[0].lines():
+        await require_not_gone(log, ref)
         raise NotFoundError(f"{tenant_id} has no run {run_id}")
     definitions = await read_definitions(log, tenant_id, agent_of(records))
     return RecordedRun(ref, records, definitions, await audited_digest(log, ref, records[-1]))
+
+
+async def require_not_gone(log: EventLog, ref: StreamRef) -> None:
+    """Raise `CursorExpiredError` for what retention let go; it names the archive."""
+    plan = await plan_of(log, ref)
+    if plan is None:
+        return
+    where = f"it is in the archive {plan.archive.name}" if plan.archive else "no archive has it"
+    raise CursorExpiredError(
+        f"retention let go of {ref.aggregate_id}, which had ended by {plan.before}; {where}"
+    )
 
 
 def agent_of(records: Sequence[Recorded]) -> str:

@@ -5,7 +5,14 @@ from typing import Annotated, Any, Final
 import typer
 
 from agentos.cli.options import AsJson, DataDir
-from agentos.cli.replay_sources import USAGE, end, print_json, tenant_of, with_log
+from agentos.cli.replay_sources import (
+    USAGE,
+    end,
+    print_json,
+    require_not_gone,
+    tenant_of,
+    with_log,
+)
 from agentos.cli.tables import show_lines
 from agentos.domain.errors import NotFoundError
 from agentos.domain.ids import is_named_id
@@ -71,7 +78,10 @@ async def _read(
     log: EventLog, settings: Settings, kind: str, id_: str, tenant: str | None, until: Until
 ) -> dict[str, Any]:
     ref = ref_of(kind, id_, tenant, settings)
-    return as_of(ref, await log.read(ref), until)
+    records = await log.read(ref)
+    if not records:
+        await require_not_gone(log, ref)
+    return as_of(ref, records, until)
 
 
 def ref_of(kind: str, id_: str, tenant: str | None, settings: Settings) -> StreamRef:

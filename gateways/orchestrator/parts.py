@@ -23,6 +23,7 @@ from agentos.projections.model_calls.queries import get_model_call
 from agentos.projections.queries import Pool, ProjectionPosition, fetch, positions
 from agentos.projections.remote_runs.queries import (
     count_sealed_remote_runs,
+    get_remote_run,
     list_remote_runs,
     merged,
 )
@@ -59,6 +60,10 @@ class ReadModels(Protocol):
 
     async def get_run(self, tenant_id: str, run_id: str) -> RunView | None:
         """Return a run's row."""
+        ...
+
+    async def get_remote_run(self, tenant_id: str, run_id: str) -> RunView | None:
+        """Return the row of a run that a peer executes."""
         ...
 
     async def list_runs(
@@ -115,6 +120,10 @@ class PostgresReadModels:
     async def get_run(self, tenant_id: str, run_id: str) -> RunView | None:
         """Return a run's row."""
         return await get_run(self._pool, tenant_id, run_id)
+
+    async def get_remote_run(self, tenant_id: str, run_id: str) -> RunView | None:
+        """Return the row of a run that a peer executes."""
+        return await get_remote_run(self._pool, tenant_id, run_id)
 
     async def list_runs(
         self, tenant_id: str, filters: RunFilters, limit: int, cursor: str | None

@@ -1,6 +1,7 @@
 """A read of one object sees every write before it, whatever the read model's lag."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from agentos.domain.agent.agent import Agent, agent_ref
@@ -8,12 +9,14 @@ from agentos.domain.errors import AgentOSError, CursorExpiredError, NotFoundErro
 from agentos.domain.federation.remote import RemoteRun, remote_ref
 from agentos.domain.log import Recorded
 from agentos.domain.retention.retention import gone_of, retention_ref
+from agentos.domain.retention.rules import Kind
 from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import FINAL, Run, run_ref
 from agentos.domain.subjects import StreamRef
 from agentos.gateways.orchestrator.parts import Parts, RunView
 
 ROW_S: Final = 0.5
+Look = Callable[[str, str], Awaitable[RunView | None]]
 
 
 async def load_run(parts: Parts, tenant_id: str, run_id: str) -> dict[str, Any]:
@@ -49,11 +52,17 @@ async def purged_run(parts: Parts, ref: StreamRef) -> RunView | None:
     Raises `DependencyUnavailableError` when the row would have to say it and cannot be read: a
     run that was is never answered as one that never was.
     """
-    gone = gone_of(await parts.log.last(retention_ref(ref.tenant_id)), "runs")
-    if not gone.items:
-        return None
-    row = await parts.reads.get_run(ref.tenant_id, ref.aggregate_id)
-    return None if row is None or row.position > gone.position else row
+    last = await parts.log.last(retention_ref(ref.tenant_id))
+    looks: tuple[tuple[Kind, Look], ...] = (
+        ("runs", parts.reads.get_run),
+        ("remote_runs", parts.reads.get_remote_run),
+    )
+    for kind, look in looks:
+        gone = gone_of(last, kind)
+        row = await look(ref.tenant_id, ref.aggregate_id) if gone.items else None
+        if row is not None and row.position <= gone.position:
+            return row
+    return None
 
 
 def events_gone(row: RunView) -> CursorExpiredError:

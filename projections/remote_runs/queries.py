@@ -18,9 +18,18 @@ FROM agentos.remote_runs GROUP BY stack_id ORDER BY stack_id"""
 OPEN: Final = """
 SELECT p.position, r.tenant_id, r.run_id FROM agentos.projections p
 LEFT JOIN agentos.remote_runs r ON NOT r.has_ended WHERE p.name = 'remote_runs'"""
+GET: Final = (
+    f"SELECT {READ_COLUMNS} FROM agentos.remote_runs r WHERE r.tenant_id = %s AND r.run_id = %s"  # noqa: S608 - constants only
+)
 NOTED: Final = """
 SELECT stack_id, tenant_id, run_id, gaps::text, filled::text FROM agentos.remote_runs
 WHERE gaps::text <> '[]' OR filled::text <> '[]' ORDER BY position DESC LIMIT 200"""
+
+
+async def get_remote_run(pool: Pool, tenant_id: str, run_id: str) -> RemoteRow | None:
+    """Return a remote run as the read model has it, or `None`; `DependencyUnavailableError`."""
+    rows = await fetch(pool, GET, (tenant_id, run_id), prepare=True)
+    return RemoteRow(*rows[0]) if rows else None
 
 
 async def list_remote_runs(

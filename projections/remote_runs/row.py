@@ -26,6 +26,11 @@ class RemoteRow:
     filled: str
     position: int
 
+    @property
+    def sequence(self) -> int:
+        """The sequence up to which the run was copied."""
+        return self.copied
+
     def view(self) -> dict[str, Any]:
         """Return the contract's `Run` object with its `remote` part."""
         view: dict[str, Any] = from_json(self.view_json)

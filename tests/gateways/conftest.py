@@ -78,6 +78,7 @@ class MemoryReads:
     """The read side as rows that a test puts in; `down` makes it unreachable."""
 
     rows: dict[tuple[str, str], RunRow] = field(default_factory=dict)
+    remote: dict[tuple[str, str], RunRow] = field(default_factory=dict)
     down: AgentOSError | None = None
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     model_calls: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
@@ -93,6 +94,11 @@ class MemoryReads:
         """Return a run's row."""
         await self.ping()
         return self.rows.get((tenant_id, run_id))
+
+    async def get_remote_run(self, tenant_id: str, run_id: str) -> RunRow | None:
+        """Return the row of a run at a peer."""
+        await self.ping()
+        return self.remote.get((tenant_id, run_id))
 
     async def list_runs(
         self, tenant_id: str, filters: RunFilters, limit: int, cursor: str | None

@@ -13,6 +13,7 @@ from agentos.domain.retention.retention import (
     Stream,
     retention_ref,
 )
+from agentos.domain.retention.rules import Kind
 from tests.gateways.conftest import TENANT, Door, RunScript, bearer, eventually, sequences
 from tests.gateways.test_runs import row_of
 from tests.gateways.test_streams import streaming, until_open
@@ -23,7 +24,10 @@ DOWN = DependencyUnavailableError("PostgreSQL is gone", dependency="postgres")
 class Purge:
     """Lets go of runs as retention does, step by step."""
 
-    def __init__(self, door: Door, *scripts: RunScript, tenant_id: str = TENANT) -> None:
+    def __init__(
+        self, door: Door, *scripts: RunScript, tenant_id: str = TENANT, kind: Kind = "runs"
+    ) -> None:
+        self.kind: Kind = kind
         self.door = door
         self.scripts = scripts
         self.state = RetentionOf(retention_ref(tenant_id))
@@ -38,7 +42,7 @@ class Purge:
         last = max(records, key=lambda record: record.position)
         plan = RetentionPlanned(
             plan_id="ret_1",
-            kind="runs",
+            kind=self.kind,
             age_ms=1,
             before="2026-11-25T10:15:36.002Z",
             streams=[Stream(kind="run", id=s.run_id, through=s.run.position) for s in self.scripts],
@@ -243,3 +247,19 @@ async def test_a_run_that_goes_while_it_is_shown_is_shown_whole_or_said_to_be_go
     async with streaming(door, f"/v1/runs/{script.run_id}/events") as reader:
         await Purge(door, script).whole()
         assert sequences(await reader.rest()) == list(range(1, 23))
+
+
+async def test_a_copy_that_went_is_answered_from_its_row(door: Door) -> None:
+    """A copy's stream is another one than the run's: here a run's stands for it."""
+    script = await door.finished(steps=3)
+    purge = Purge(door, script, kind="remote_runs")
+    await purge.whole()
+    key = (TENANT, script.run_id)
+    door.reads.remote[key] = door.reads.rows.pop(key)
+    status, answer, _ = await door.call("GET", f"/v1/runs/{script.run_id}")
+    assert (status, answer["run"]["status"]) == (200, "completed")
+    status, answer, _ = await door.call("GET", f"/v1/runs/{script.run_id}/events")
+    assert (status, answer["error"]["code"]) == (410, "cursor_expired")
+    async with streaming(door, "/v1/events?after=0-0") as reader:
+        after = await door.finished()
+        assert (await reader.next()).data["event"]["run_id"] == after.run_id  # type: ignore[union-attr]
