@@ -12,12 +12,17 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from psycopg import AsyncConnection
 
 from agentos.domain.run.run import run_ref
 from agentos.infra.archive import ArchiveReader
 from agentos.infra.jetstream.connection import bounded_close, connect
 from agentos.infra.jetstream.log import JetStreamLog
+from agentos.projections.drift import SCRATCH, Drift, DriftCheck, _prepare
+from agentos.projections.schema import LIVE
+from agentos.projections.schema import connect as database
 from tests.journeys.mini_node import MiniNode
+from tests.journeys.real_node import unused_node
 
 KEPT = {"AGENTOS_RETENTION_RUNS": "2s", "AGENTOS_RETENTION_EVERY_S": "1"}
 POINTS = (
@@ -186,3 +191,96 @@ async def test_a_kill_at_any_point_loses_nothing(node: MiniNode, point: str) -> 
     shown = [json.loads(line)["event"] for line in lines]
     assert shown[: len(events)] == events
     assert len(shown) in (len(events), 2 * len(events)), "an unnamed file may be left"
+
+
+async def let_go(node: MiniNode, count: int) -> list[str]:
+    """Work some runs off and wait until retention has let them go; returns their ids."""
+    node.start("handlers", **KEPT)
+    await node.gateway_up()
+    runs = [await ended(node, f"calculate {n} * 7") for n in range(count)]
+    for run in runs:
+        await purged(node, run)
+    node.kill("handlers")  # from here on everything stays as it is
+    return runs
+
+
+async def test_read_models_made_anew_have_what_went(node: MiniNode) -> None:
+    runs = await let_go(node, 3)
+    code, said = await agentos(node, "replay", "rebuild", "--json")
+    assert code == 0, said
+    told = json.loads(said)
+    assert told["identical"], told["tables"]
+    assert {t["table"]: t["rows"] for t in told["tables"]}["runs"] >= len(runs)
+    for run in runs:
+        assert (await status_of(node, f"/v1/runs/{run}"))[1]["run"]["status"] == "completed"
+    await no_drift(node)
+
+    code, said = await agentos(node, "replay", "run", runs[0])
+    assert code == 1
+    assert "tnt_demo.runs.ret_" in said
+    code, said = await agentos(node, "state", "run", runs[0])
+    assert (code, "retention let go" in said) == (1, True)
+
+    digests = await agentos(node, "replay", "digest", "runs", "--json")
+    node.kill("projector")
+    async with await AsyncConnection.connect(node.postgres.dsn, autocommit=True) as database:
+        await database.execute("DROP SCHEMA agentos CASCADE")
+    node.start("projector")
+    async with asyncio.timeout(60):
+        while await agentos(node, "replay", "digest", "runs", "--json") != digests:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+
+
+async def no_drift(node: MiniNode) -> None:
+    """Check every aggregate that the log has, as the projector does in the background."""
+    drifted: list[Drift] = []
+    connection = await connect(node.nats.url, "journey")
+    try:
+        log = JetStreamLog(connection)
+        check = DriftCheck(log, node.postgres.dsn, drifted.append)
+        async with (
+            await database(node.postgres.dsn, LIVE, "drift") as live,
+            await database(node.postgres.dsn, SCRATCH, "drift") as scratch,
+        ):
+            await _prepare(scratch, check._projectors)
+            refs = {
+                record.ref for kind in ("run", "agent") for record in await log.last_of_kind(kind)
+            }
+            assert refs
+            for ref in refs:
+                drifted += await check.check(ref, live, scratch)
+    finally:
+        await bounded_close(connection)
+    assert drifted == []
+
+
+async def test_a_rebuild_without_an_archive_says_what_would_be_lost(node: MiniNode) -> None:
+    (run,) = await let_go(node, 1)
+    directory = node.directory / "data" / "archive"
+    await asyncio.to_thread(directory.rename, directory.with_name("elsewhere"))
+    code, said = await agentos(node, "replay", "rebuild", "runs")
+    assert code == 1
+    assert "tnt_demo.runs.ret_" in said
+    assert (await status_of(node, f"/v1/runs/{run}"))[0] == 200
+    code, said = await agentos(node, "retention", "status", "--json")
+    assert len(json.loads(said)["missing"]) >= 1
+    code, said = await agentos(node, "replay", "rebuild", "runs", "--without-archives")
+    assert code == 0, said
+    assert (await status_of(node, f"/v1/runs/{run}"))[0] == 404
+
+
+async def test_an_archive_gives_the_runs_back_in_another_node(node: MiniNode) -> None:
+    (run,) = await let_go(node, 1)
+    view = (await status_of(node, f"/v1/runs/{run}"))[1]["run"]
+    archived = await asyncio.to_thread(archived_bodies, node)
+    directory = node.directory / "data" / "archive"
+    (file,) = await asyncio.to_thread(lambda: list(directory.glob("*.log.gz")))
+    with unused_node() as other:
+        assert other.told("log", "verify", str(file))["ok"]
+        other.told("log", "import", str(file))
+        await asyncio.to_thread(other.up)
+        async with other.client() as client:
+            status, answer = await client.ask("GET", f"/v1/runs/{run}")
+            assert (status, answer["run"]) == (200, view)
+            events = await client.events(run)
+    assert events == [json.loads(line)["event"] for line in archived[run]]
