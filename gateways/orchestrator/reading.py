@@ -30,20 +30,25 @@ async def load_run(parts: Parts, tenant_id: str, run_id: str) -> dict[str, Any]:
     if last is None:
         return await _not_here(parts, ref, row)
     if row is not None and row.position >= last.position:
-        return dict(await parts.opened(tenant_id, row.view()))
+        return await view_of(parts, tenant_id, row)
     return folded_run(ref.tenant_id, run_id, await parts.log.read(ref))
+
+
+async def view_of(parts: Parts, tenant_id: str, row: RunView) -> dict[str, Any]:
+    """Return the `Run` object of a row, its content opened where it is sealed."""
+    return dict(await parts.opened(tenant_id, row.view()))
 
 
 async def _not_here(parts: Parts, ref: StreamRef, row: RunView | None) -> dict[str, Any]:
     """Return a run of which this node's log has nothing: it was let go, or a peer executes it."""
     if row is not None and (purged := await purged_run(parts, ref)) is not None:
-        return purged.view()
+        return await view_of(parts, ref.tenant_id, purged)
     try:
         return await load_remote_run(parts, ref.tenant_id, ref.aggregate_id)
     except NotFoundError:
         if row is not None or (purged := await purged_run(parts, ref)) is None:
             raise
-        return purged.view()
+        return await view_of(parts, ref.tenant_id, purged)
 
 
 async def purged_run(parts: Parts, ref: StreamRef) -> RunView | None:

@@ -33,6 +33,7 @@ from agentos.gateways.orchestrator.reading import (
     load_remote_run,
     load_run,
     purged_run,
+    view_of,
 )
 from agentos.gateways.orchestrator.schemas import RunCancel, RunCreate, RunFork
 
@@ -161,7 +162,7 @@ async def _await_final(
     except NotFoundError:
         if (purged := await purged_run(parts, ref)) is None:
             raise
-        return purged.view()
+        return await view_of(parts, ref.tenant_id, purged)
 
 
 async def cancel_run(request: Request) -> ASGIApp:
