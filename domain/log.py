@@ -28,6 +28,8 @@ class Commit:
     queued run's. `correlation_id` and `by_tenant` say which request it came from, and from which
     tenant: the audit's to know, shown in no line. `sealed` names the key of a data subject that
     the content in the lines is, or is to be, sealed with: a run's whole life long, or never.
+    `waits_until` (epoch ms) is of a run that waits
+    for a person from this commit on: nobody holds it, and by then it is looked at.
     """
 
     ref: StreamRef
@@ -43,6 +45,7 @@ class Commit:
     correlation_id: str = ""
     by_tenant: str = ""
     sealed: str = ""
+    waits_until: int = 0
 
     @property
     def last_sequence(self) -> int:
@@ -97,6 +100,7 @@ def make_commit(
     correlation_id: str = "",
     by_tenant: str = "",
     sealed: str = "",
+    waits_until: int = 0,
 ) -> Commit:
     """Return the commit that writes `events`, which follow one another in sequence."""
     times = {event.time for event in events}
@@ -115,6 +119,7 @@ def make_commit(
         correlation_id=correlation_id,
         by_tenant=by_tenant,
         sealed=sealed,
+        waits_until=waits_until,
     )
 
 

@@ -210,6 +210,8 @@ class RequestedToolCall:
     tool_id: str
     name: str
     arguments: Mapping[str, Any]
+    policy: Mapping[str, Any] | None = None
+    """`{decision: blocked | approval_required, reasons}` where policy does not let it pass."""
 
 
 @dataclass(frozen=True, slots=True)

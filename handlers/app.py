@@ -59,6 +59,7 @@ def make_parts(settings: Settings, client: Any) -> Parts:
     desks = AdmissionDesks(event_log, watch, clock, new_id, ttl_ms)
     dispatcher = Dispatcher(queue, watch, clock, settings.executor_slots)
     watch.on_final = partial(_on_final, desks, dispatcher)
+    watch.on_waiting = dispatcher.on_waiting
     server = None if settings.nats_url else load_nats(NodePaths(settings.data_dir).nats)
     return Parts(
         log=event_log,

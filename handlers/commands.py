@@ -10,6 +10,7 @@ from agentos.domain.federation.peer import PeerEntry, StackId
 from agentos.domain.ids import FREE_ID_PATTERN, NAMED_ID_PATTERN
 from agentos.domain.key.key import KeyKind
 from agentos.domain.policy.document import PolicyDocument
+from agentos.domain.run.approvals import Decision
 from agentos.domain.run.events import ErrorInfo
 from agentos.domain.run.request import RunRequest
 from agentos.domain.tenant.tenant import Profile
@@ -57,6 +58,15 @@ class CancelRun(Command):
     """Stop a run, whatever it is doing."""
 
     run_id: RunId
+    reason: str | None = Field(default=None, max_length=1024)
+
+
+class DecideApproval(Command):
+    """Say yes or no to a tool call that waits for a person."""
+
+    run_id: RunId
+    approval_id: Annotated[str, Field(pattern=FREE_ID_PATTERN)]
+    decision: Decision
     reason: str | None = Field(default=None, max_length=1024)
 
 

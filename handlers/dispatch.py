@@ -122,7 +122,8 @@ class Dispatcher:
 
     def has_live_holder(self, run: Run) -> bool:
         """Whether an executor holds the run: then the final event is its to write."""
-        return run.worker_id is not None and not self.is_silent(run.worker_id)
+        worker = run.worker_id
+        return worker is not None and not run.is_waiting and not self.is_silent(worker)
 
     async def run(self) -> None:
         """Put in the queue what waited in line and may go now; ends by cancellation."""
@@ -164,6 +165,15 @@ class Dispatcher:
         if line is not None and not line.members:
             del self._lines[tenant]
 
+    def on_waiting(self, ref: StreamRef) -> None:
+        """Policy: a run that waits for a person is in nobody's hands; the next one may go."""
+        self.on_final(ref)
+
+    def overdue(self) -> list[LiveRun]:
+        """Return the runs whose time to wait for a person is over."""
+        now = self._clock.now_ms()
+        return [live for live in self._watch.runs.values() if 0 < live.waits_until <= now]
+
     async def sweep(self) -> list[LiveRun]:
         """Offer what the log says is queued or abandoned; return runs that want a cancel."""
         now = asyncio.get_running_loop().time()
@@ -172,7 +182,7 @@ class Dispatcher:
         for live in list(self._watch.runs.values()):
             if live.cancel:
                 canceled.append(live)
-            elif self._is_lost(live, now, empty):
+            elif not live.waits_until and self._is_lost(live, now, empty):
                 live.offered_at = now
                 await self.offer(WorkItem(live.ref, live.position), live.priority)
         self._forget_ended()

@@ -6,6 +6,7 @@ from typing import Any, Final
 from agentos.domain.auth import AuthContext
 from agentos.handlers import (
     agents,
+    approvals,
     audit,
     catalog,
     erasure,
@@ -27,6 +28,7 @@ from agentos.handlers.commands import (
     CopyEvents,
     CreateRun,
     CreateTenant,
+    DecideApproval,
     DeleteTenant,
     DeprecateAgent,
     DisableTenant,
@@ -59,6 +61,7 @@ Handler = Callable[[Parts, AuthContext, Any], Awaitable[dict[str, Any]]]
 ROUTES: Final[dict[str, tuple[type[Command], Handler]]] = {
     "run.create": (CreateRun, runs.create_run),
     "run.cancel": (CancelRun, runs.cancel_run),
+    "approval.decide": (DecideApproval, approvals.decide_on_approval),
     "run.fork": (ForkRun, forks.fork_run),
     "agent.register": (RegisterAgent, agents.register_agent),
     "agent.update": (UpdateAgent, agents.update_agent),

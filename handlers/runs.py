@@ -297,6 +297,7 @@ async def decide_on_run(
             correlation_id=origin.correlation_id if origin else "",
             by_tenant=origin.tenant_id if origin else "",
             sealed=run.sealed,
+            waits_until=run.waits_until,
         )
         try:
             run.position = await parts.log.append(commit, expected=run.position)

@@ -16,6 +16,7 @@ from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import Run, run_ref
 from agentos.domain.subjects import StreamRef, cancel_notice
 from agentos.handlers.admission import Desk
+from agentos.handlers.approvals import expire_overdue
 from agentos.handlers.closed_tenants import cancel_runs_of_closed, load_closed
 from agentos.handlers.parts import Parts
 from agentos.handlers.runs import decide_on_run
@@ -64,8 +65,9 @@ async def sweep_for_ever(parts: Parts) -> None:
 
 
 async def sweep(parts: Parts) -> None:
-    """Offer lost runs again, see cancels through, free reservations without a run."""
+    """Offer lost runs again, see waits and cancels through, free reservations without a run."""
     await cancel_runs_of_closed(parts)
+    await expire_overdue(parts)
     for live in await parts.dispatcher.sweep():
         await _see_cancel_through(parts, live)
     for desk in parts.desks.loaded():

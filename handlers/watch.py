@@ -30,6 +30,7 @@ class LiveRun:
         "ref",
         "sealed",
         "seen_at",
+        "waits_until",
     )
 
     def __init__(self, ref: StreamRef, seen_at: float) -> None:
@@ -41,10 +42,12 @@ class LiveRun:
         self.lease: Lease | None = None
         self.cancel = False
         self.sealed = ""
+        self.waits_until = 0
 
 
 class LogWatch:
-    """Follows the partition from `start` on. `on_final(ref)` is called for each run that ends.
+    """Follows the partition from `start` on. `on_final(ref)` is called for each run that ends,
+    `on_waiting(ref)` for each that begins to wait for a person.
 
     `closed` holds the tenants that were disabled or deleted.
     """
@@ -57,6 +60,7 @@ class LogWatch:
         self.moved: dict[StreamRef, int] = {}
         self.closed: set[str] = set()
         self.on_final: Callable[[StreamRef], None] = lambda _: None
+        self.on_waiting: Callable[[StreamRef], None] = lambda _: None
         self._read_on = asyncio.Event()
 
     async def run(self, after: int) -> None:
@@ -113,5 +117,15 @@ class LogWatch:
         live.position = record.position
         live.sealed = record.sealed or live.sealed
         live.priority = record.priority or live.priority
+        self._see_wait(live, record, now)
         live.lease = record.lease or live.lease
         live.cancel = live.cancel or RunCancelRequested.TYPE in record.types
+
+    def _see_wait(self, live: LiveRun, record: Recorded, now: float) -> None:
+        """A run that begins to wait has no holder; one that waited is as one just made."""
+        if record.waits_until:
+            live.lease = None
+            self.on_waiting(record.ref)
+        elif live.waits_until:
+            live.seen_at, live.offered_at = now, None
+        live.waits_until = record.waits_until

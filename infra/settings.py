@@ -156,6 +156,9 @@ class Settings:
     )
     model_calls_days: int = _variable("count", "90", "how long single model calls are explained")
     executor_slots: int = _variable("count", "256", "runs that one executor works on at a time")
+    approval_timeout_s: int = _variable(
+        "count", "604800", "how long a tool call waits for a person before it counts as rejected"
+    )
     handler_processes: int = _variable("count", "1", "how many handler processes run")
     executor_processes: int = _variable("count", "1", "how many executor processes run")
     log_level: str = _variable(

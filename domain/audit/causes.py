@@ -121,7 +121,7 @@ def _steps(payload: Inner) -> Meta:
 LONGEST: Final = 256
 REFUSED: Final = frozenset(
     {"forbidden", "policy_blocked", "rate_limited", "quota_exceeded", "unauthorized"}
-    | {"tenant_disabled", "tenant_unknown", "tenant_mismatch"}
+    | {"tenant_disabled", "tenant_unknown", "tenant_mismatch", "approval_rejected"}
 )
 """Codes of errors by which somebody said no, and nothing broke."""
 CALL: Final = ("request_id", "operation", "model_ref", "backend", "model", "status", "latency_ms")

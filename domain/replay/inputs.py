@@ -12,6 +12,7 @@ from agentos.domain.aggregate import Moment
 from agentos.domain.auth import SYSTEM_PRINCIPAL
 from agentos.domain.envelope import Event, Origin
 from agentos.domain.errors import InvalidStateTransitionError
+from agentos.domain.run.approving import record_decision
 from agentos.domain.run.events import (
     ErrorInfo,
     ModelCompleted,
@@ -29,7 +30,6 @@ from agentos.domain.run.events import (
 )
 from agentos.domain.run.run import Run
 
-APPROVALS: Final = (ToolCallApprovalRequired, ToolCallApproved, ToolCallRejected)
 VERDICTS: Final = frozenset({"timeout", "interrupted", "internal_error"})
 """Why an executor ends a run of its own accord: it saw what the log cannot say."""
 
@@ -43,6 +43,11 @@ class RecordedIds:
             "stp": deque(e.step_id or "" for e in events if isinstance(e.payload, StepStarted)),
             "req": deque(
                 e.payload.request_id for e in events if isinstance(e.payload, ModelRequested)
+            ),
+            "apr": deque(
+                e.payload.approval_id
+                for e in events
+                if isinstance(e.payload, ToolCallApprovalRequired)
             ),
         }
 
@@ -76,9 +81,10 @@ def say(run: Run, events: Sequence[Event], at: Moment, start: Callable[[RunStart
     if isinstance(first, RunCanceled) and run.cancel is not None:
         run.finish_cancel(at)
         return False
-    if isinstance(first, APPROVALS):
-        run.stage(at, first, step_id=events[0].step_id)
-    elif isinstance(first, RunStarted):
+    if isinstance(first, ToolCallApproved | ToolCallRejected):
+        _record_decisions(run, events, at)
+        return False
+    if isinstance(first, RunStarted):
         start(first)
     elif isinstance(first, ModelCompleted):
         _end_model(run, first, at)
@@ -93,10 +99,21 @@ def _end_model(run: Run, said: ModelCompleted, at: Moment) -> None:
     run.end_model(said, at)
 
 
+def _record_decisions(run: Run, events: Sequence[Event], at: Moment) -> None:
+    """Stage what a person said of one call, or the sweep of those that nobody decided on."""
+    for said in (event.payload for event in events):
+        if isinstance(said, ToolCallApproved):
+            record_decision(run, said.approval_id, "approve", said.by, said.reason, at)
+        elif isinstance(said, ToolCallRejected):
+            record_decision(run, said.approval_id, "reject", said.by, said.reason, at)
+
+
 def _end_tools(run: Run, events: Sequence[Event], at: Moment) -> None:
     """Stage the results at the front of a commit, and the executor's verdict behind them."""
     end = 0
     while end < len(events) and isinstance(said := events[end].payload, ToolCallCompleted):
+        if said.tool_call_id in run.approvals.granted:
+            break  # decided: what was approved is not called, the tool is gone
         call = run.open_tools.get(said.tool_call_id)
         if call is not None and call.name != said.tool_id:
             raise InvalidStateTransitionError("the result is of another tool than was asked")

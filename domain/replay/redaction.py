@@ -11,6 +11,7 @@ from typing import Any, Final
 from pydantic_core import from_json, to_json
 
 from agentos.domain.agent.agent import Definition
+from agentos.domain.run.approving import NOT_APPROVED
 from agentos.domain.run.events import (
     ModelCompleted,
     RunCanceled,
@@ -18,7 +19,6 @@ from agentos.domain.run.events import (
     RunCompleted,
     RunCreated,
     RunFailed,
-    ToolCallApprovalRequired,
     ToolCallApproved,
     ToolCallCompleted,
     ToolCallRejected,
@@ -43,7 +43,6 @@ CONTENT: Final[dict[str, tuple[Path, ...]]] = {
     ),
     ToolCallRequested.TYPE: (("input",),),
     ToolCallCompleted.TYPE: (("output",), *ERROR),
-    ToolCallApprovalRequired.TYPE: (("reason",),),
     ToolCallApproved.TYPE: (("by",), ("reason",)),
     ToolCallRejected.TYPE: (("by",), ("reason",)),
     RunCancelRequested.TYPE: (("by",), ("reason",)),
@@ -57,6 +56,8 @@ OURS: Final = frozenset(
         "the run used all its steps",
         "the run has used its cost budget",
         "the tool is not allowed in this run",
+        "policy does not allow this call",
+        NOT_APPROVED,
     }
 )
 """What decisions themselves say of an error: nobody's content, and decided again as it is."""
@@ -89,7 +90,8 @@ def _replace(place: Any, path: Path, redact: Redact) -> bool:
     if not isinstance(place, dict) or place.get(name) is None:
         return False
     if name == "error" and _is_ours(place[name]):
-        return False
+        reason: Path = ("reason",)  # a person's words, as in the rejection before it
+        return path == ERROR[1] and _replace(place[name]["details"], reason, redact)
     if rest:
         return _replace(place[name], tuple(rest), redact)
     before = place[name]
@@ -101,7 +103,7 @@ def _is_ours(error: Any) -> bool:
     details: Any = error.get("details") if isinstance(error, dict) else None
     return (
         isinstance(details, dict)
-        and details.keys() <= {"tool_id", "limit"}
+        and details.keys() <= {"tool_id", "limit", "reasons", "approval_id", "reason"}
         and error["message"] in OURS
     )
 

@@ -60,4 +60,7 @@ def run_state(run: Run) -> dict[str, Any]:
             {"kind": kind, "id": i, "name": call.name, "since": rfc3339(call.started_ms)}
             for kind, i, call in calls
         ],
+        "waiting": run.is_waiting,
+        "waited_ms": run.waited_ms,
+        "approvals": [approval.view() for approval in run.approvals.all.values()],
     }

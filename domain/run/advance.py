@@ -16,6 +16,7 @@ from agentos.domain.errors import (
     BudgetSpentError,
     ForbiddenError,
     MaxStepsError,
+    PolicyBlockedError,
     TimedOutError,
 )
 from agentos.domain.ports import (
@@ -27,6 +28,7 @@ from agentos.domain.ports import (
     ToolOffer,
     ToolSpec,
 )
+from agentos.domain.run.approving import ask_approval, begin_approved, refuse_approved
 from agentos.domain.run.events import (
     CallInAnswer,
     ErrorInfo,
@@ -62,7 +64,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What to ask the world: a model, or some tools side by side; empty when the run ended."""
+    """What to ask the world: a model, or some tools side by side.
+
+    Empty when the run has ended, and when it waits for a person.
+    """
 
     model: ModelRequest | None = None
     tools: tuple[ToolCall, ...] = ()
@@ -70,7 +75,7 @@ class Work:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether the run has ended."""
+        """Whether there is nothing to do: the run has ended, or waits."""
         return self.model is None and not self.tools
 
 
@@ -95,18 +100,25 @@ def advance(run: Run, plan: Plan, at: Moment) -> Work:
     while not run.is_final:
         if run.cancel is not None:
             run.finish_cancel(at)
-        elif run.later(at.now_ms) >= run_deadline(run, plan):
+        elif _counted(run, at) >= run_deadline(run, plan):
             run.fail(error_info(TimedOutError("the run's time is up")), at)
+        elif run.approvals.granted:
+            _begin_approved(run, plan, at)
         elif run.open_model or run.open_tools:
             return _open_work(run, plan)
+        elif run.is_waiting:
+            return Work()
         else:
             _next(run, plan, at)
     return Work()
 
 
 def run_deadline(run: Run, plan: Plan) -> int:
-    """Return when the run's time is up (epoch ms); it counts from the first start."""
-    return (run.started_at or run.time) + plan.timeout_ms
+    """Return when the run's time is up (epoch ms).
+
+    It counts from the first start, and not while the run waits for an approval.
+    """
+    return (run.started_at or run.time) + plan.timeout_ms + run.waited_ms
 
 
 def conversation(run: Run, definition: Definition) -> list[ChatMessage]:
@@ -146,6 +158,11 @@ def _least(a: int, b: int | None) -> int:
     return a if b is None else min(a, b)
 
 
+def _counted(run: Run, at: Moment) -> int:
+    """Return up to when the run's time counts: while it waits, up to what was last written."""
+    return run.time if run.is_waiting else run.later(at.now_ms)
+
+
 def _next(run: Run, plan: Plan, at: Moment) -> None:
     if run.model_error is not None:
         run.fail(run.model_error, at)
@@ -183,13 +200,40 @@ def _begin_tools(run: Run, plan: Plan, unanswered: list[str], at: Moment) -> Non
             return
         spec = plan.tools.get(call.tool_id)
         if spec is None:
-            run.refuse_tool(_refusal(call), at)
-        else:
+            run.refuse_tool(_forbidden(call), at)
+        elif call.policy is None:
             run.begin_tool(_requested(run, plan, call, spec, at), at)
+        elif call.policy.decision == "blocked":
+            run.refuse_tool(_blocked(call, call.policy.reasons), at)
+        elif not run.approvals.holds(call_id):
+            ask_approval(run, call, at)
 
 
-def _refusal(call: CallInAnswer) -> ToolCallCompleted:
+def _begin_approved(run: Run, plan: Plan, at: Moment) -> None:
+    """Begin what was approved; a tool that the run may not use any more is not called."""
+    calls = {call.tool_call_id: call for call in run.answers[-1].tool_calls}
+    for call_id in list(run.approvals.granted):
+        call = calls[call_id]
+        spec = plan.tools.get(call.tool_id)
+        if spec is None:
+            refuse_approved(run, _forbidden(call), at)
+        else:
+            begin_approved(run, _requested(run, plan, call, spec, at), at)
+
+
+def _forbidden(call: CallInAnswer) -> ToolCallCompleted:
     error = ForbiddenError("the tool is not allowed in this run", tool_id=call.tool_id)
+    return _refusal(call, error)
+
+
+def _blocked(call: CallInAnswer, reasons: list[str]) -> ToolCallCompleted:
+    error = PolicyBlockedError(
+        "policy does not allow this call", tool_id=call.tool_id, reasons=reasons
+    )
+    return _refusal(call, error)
+
+
+def _refusal(call: CallInAnswer, error: AgentOSError) -> ToolCallCompleted:
     return ToolCallCompleted(
         tool_call_id=call.tool_call_id,
         tool_id=call.tool_id,

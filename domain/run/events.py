@@ -78,13 +78,25 @@ class RouteTaken(Part):
     fallback_used: bool = False
 
 
+class CallPolicy(Part):
+    """What policy said of a call that may not simply be made, and why.
+
+    The arguments of a blocked call are not kept. `wait_ms` is how long a person has to decide.
+    """
+
+    decision: Literal["blocked", "approval_required"]
+    reasons: list[str] = Field(default_factory=list)
+    wait_ms: int | None = Field(default=None, exclude_if=is_none)
+
+
 class CallInAnswer(Part):
-    """A tool call that a model's answer asks for."""
+    """A tool call that a model's answer asks for; without `policy` it may be made."""
 
     tool_call_id: str
     tool_id: str
     name: str
     arguments: dict[str, Any]
+    policy: CallPolicy | None = Field(default=None, exclude_if=is_none)
 
 
 class AnswerMessage(Part):
@@ -205,13 +217,14 @@ class ToolCallRequested(Payload):
 
 
 class ToolCallApprovalRequired(Payload):
-    """A person must decide before the call is made."""
+    """A person must decide before the call is made, until `expires_at` where that is set."""
 
     TYPE: ClassVar = "agentos.tool.call.approval_required"
     tool_call_id: str
     tool_id: str
     approval_id: str
     reason: str
+    expires_at: str | None = Field(default=None, exclude_if=is_none)
 
 
 class ToolCallApproved(Payload):

@@ -11,12 +11,17 @@ from agentos.domain.run.events import (
     ModelRequested,
     StepStarted,
     TokenUsage,
+    ToolCallApprovalRequired,
+    ToolCallApproved,
     ToolCallCompleted,
+    ToolCallRejected,
     ToolCallRequested,
 )
 from agentos.domain.run.run import STEP_FACTS
 
 Past = list[tuple[str, Payload]]
+APPROVALS = ToolCallApprovalRequired | ToolCallApproved | ToolCallRejected
+BEGINS_A_CALL = ToolCallRequested | ToolCallApprovalRequired
 NOT_PAID = TokenUsage(input_tokens=0, output_tokens=0, total_tokens=0)
 
 
@@ -63,7 +68,7 @@ def _begins_a_step(event: Event) -> bool:
 
 def _require_ended(past: Past) -> None:
     asked = {p.request_id for _, p in past if isinstance(p, ModelRequested)}
-    asked |= {p.tool_call_id for _, p in past if isinstance(p, ToolCallRequested)}
+    asked |= {p.tool_call_id for _, p in past if isinstance(p, BEGINS_A_CALL)}
     asked -= {p.request_id for _, p in past if isinstance(p, ModelCompleted)}
     asked -= {p.tool_call_id for _, p in past if isinstance(p, ToolCallCompleted)}
     if asked:
@@ -74,8 +79,10 @@ def _renewed(payload: Payload, new: Callable[[str, str], str]) -> Payload:
     changed: dict[str, Any] = {}
     if isinstance(payload, ModelRequested | ModelCompleted):
         changed["request_id"] = new("req", payload.request_id)
-    if isinstance(payload, ToolCallRequested | ToolCallCompleted):
+    if isinstance(payload, ToolCallRequested | ToolCallCompleted | APPROVALS):
         changed["tool_call_id"] = new("tcall", payload.tool_call_id)
+    if isinstance(payload, APPROVALS):
+        changed["approval_id"] = new("apr", payload.approval_id)
     if isinstance(payload, ModelCompleted):
         changed |= {"usage": NOT_PAID, "cost_usd": 0.0}
         if payload.message is not None:

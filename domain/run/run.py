@@ -13,6 +13,7 @@ from agentos.domain.aggregate import Aggregate, Moment, next_event
 from agentos.domain.auth import AuthContext
 from agentos.domain.envelope import Event, Payload, Trace
 from agentos.domain.errors import InvalidStateTransitionError
+from agentos.domain.run.approvals import Approvals
 from agentos.domain.run.events import (
     RUN_EVENTS,
     AnswerMessage,
@@ -31,13 +32,17 @@ from agentos.domain.run.events import (
     StepCompleted,
     StepStarted,
     Summary,
+    ToolCallApprovalRequired,
+    ToolCallApproved,
     ToolCallCompleted,
+    ToolCallRejected,
     ToolCallRequested,
 )
 from agentos.domain.subjects import StreamRef
 from agentos.domain.times import rfc3339
 from agentos.domain.tracing.ids import trace_of_step
 
+NEVER_MS: Final = 2**53
 FINAL: Final = frozenset({"completed", "failed", "canceled"})
 STEP_FACTS: Final = (
     StepStarted,
@@ -45,6 +50,9 @@ STEP_FACTS: Final = (
     ModelRequested,
     ModelCompleted,
     ToolCallRequested,
+    ToolCallApprovalRequired,
+    ToolCallApproved,
+    ToolCallRejected,
     ToolCallCompleted,
 )
 
@@ -82,6 +90,8 @@ class Run(Aggregate):
         self.results: dict[str, ToolCallCompleted] = {}
         self.open_model: tuple[str, OpenCall] | None = None
         self.open_tools: dict[str, OpenCall] = {}
+        self.approvals = Approvals()
+        self.waited_ms = 0
         self.model_error: ErrorInfo | None = None
         self.cancel: RunCancelRequested | None = None
         self.steps_total = 0
@@ -99,6 +109,17 @@ class Run(Aggregate):
     def is_final(self) -> bool:
         """Whether the final event is written: nothing may follow it."""
         return self.status in FINAL
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing can be done before a person decides: nobody holds the run then."""
+        asked, granted = self.approvals.asked, self.approvals.granted
+        return bool(asked) and not granted and not self.open_tools and not self.is_final
+
+    @property
+    def waits_until(self) -> int:
+        """When a waiting run is looked at next by itself (epoch ms); 0 when it does not wait."""
+        return (self.approvals.expires_ms or NEVER_MS) if self.is_waiting else 0
 
     @property
     def summary(self) -> Summary:
@@ -130,7 +151,8 @@ class Run(Aggregate):
         if not self.answers:
             return []
         ids = (call.tool_call_id for call in self.answers[-1].tool_calls)
-        return [i for i in ids if i not in self.results and i not in self.open_tools]
+        known = self.results.keys() | self.open_tools.keys()
+        return [i for i in ids if i not in known and not self.approvals.holds(i)]
 
     def view(self) -> dict[str, Any]:
         """Return the contract's `Run` object."""
@@ -166,6 +188,8 @@ class Run(Aggregate):
 
     def apply(self, event: Event) -> None:
         """Evolve by one event."""
+        if self.is_waiting:
+            self.waited_ms += max(0, event.time - self.time)
         APPLY[type(event.payload)](self, event, event.payload)
 
     def _created(self, event: Event, payload: RunCreated) -> None:
@@ -200,14 +224,24 @@ class Run(Aggregate):
         if payload.message is not None:
             self.answers.append(payload.message)
 
+    def _approval_required(self, event: Event, payload: ToolCallApprovalRequired) -> None:
+        self.approvals.ask(payload, event.step_id or "", event.time)
+
+    def _approval_decided(self, event: Event, payload: ToolCallApproved | ToolCallRejected) -> None:
+        if self.is_waiting:
+            self.worker_id = None
+        self.approvals.decide(payload, event.time)
+
     def _tool_requested(self, event: Event, payload: ToolCallRequested) -> None:
         self.tool_calls_total += 1
+        self.approvals.granted.pop(payload.tool_call_id, None)
         self.open_tools[payload.tool_call_id] = OpenCall(
             event.step_id or "", payload.tool_id, event.time, payload.timeout_ms, payload.input
         )
 
     def _tool_completed(self, event: Event, payload: ToolCallCompleted) -> None:
         self.open_tools.pop(payload.tool_call_id, None)
+        self.approvals.granted.pop(payload.tool_call_id, None)
         self.results[payload.tool_call_id] = payload
 
     def _cancel_requested(self, event: Event, payload: RunCancelRequested) -> None:
@@ -274,7 +308,7 @@ class Run(Aggregate):
             if not isinstance(payload, STEP_FACTS):
                 raise InvalidStateTransitionError("no fact of a step", status=self.status)
             self.stage(at, payload, step_id=step_id)
-        if self.open_model or self.open_tools:
+        if self.open_model or self.open_tools or self.approvals.asked or self.approvals.granted:
             raise InvalidStateTransitionError("a step of the past has no end", status=self.status)
 
     def start(self, worker_id: str, at: Moment, tools: list[OfferedTool] | None = None) -> None:
@@ -372,6 +406,9 @@ APPLY: Mapping[type[Payload], Apply] = dict.fromkeys(RUN_EVENTS.values(), _nothi
     StepStarted: Run._step_started,
     ModelRequested: Run._model_requested,
     ModelCompleted: Run._model_completed,
+    ToolCallApprovalRequired: Run._approval_required,
+    ToolCallApproved: Run._approval_decided,
+    ToolCallRejected: Run._approval_decided,
     ToolCallRequested: Run._tool_requested,
     ToolCallCompleted: Run._tool_completed,
     RunCancelRequested: Run._cancel_requested,

@@ -27,6 +27,8 @@ SCOPES: Final[Mapping[tuple[str, str], str]] = {
     ("GET", "/v1/runs/{run_id}"): "runs:read",
     ("GET", "/v1/runs/{run_id}/wait"): "runs:read",
     ("POST", "/v1/runs/{run_id}:cancel"): "runs:cancel",
+    ("GET", "/v1/runs/{run_id}/approvals"): "runs:read",
+    ("POST", "/v1/runs/{run_id}/approvals/{approval_id}"): "tools:approve",
     ("POST", "/v1/runs/{run_id}:fork"): "runs:create",  # and runs:read: it takes over a past
     ("GET", "/v1/runs/{run_id}/events"): "runs:read",
     ("GET", "/v1/events"): "events:read",

@@ -1,12 +1,13 @@
 """Path and query parameters: each says once how it is read and how it is documented."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from starlette.requests import Request
 
 from agentos.domain.errors import InvalidRequestError
-from agentos.domain.ids import NAMED_ID_PATTERN, is_named_id
+from agentos.domain.ids import FREE_ID_PATTERN, NAMED_ID_PATTERN, is_named_id
 from agentos.domain.times import to_ms
 from agentos.gateways.http.errors import misfit
 
@@ -69,6 +70,20 @@ class PathId(Parameter):
         text: str = request.path_params[self.name]
         if not is_named_id(text):
             raise self.misfit("not an id")
+        return text
+
+
+class PathName(Parameter):
+    """An id in the path that never becomes part of a subject: any printable characters."""
+
+    def __init__(self, name: str, about: str) -> None:
+        super().__init__(name, about, "path", {"type": "string", "pattern": FREE_ID_PATTERN})
+
+    def read(self, request: Request) -> str:
+        """Return the id."""
+        text: str = request.path_params[self.name]
+        if not re.match(FREE_ID_PATTERN, text):
+            raise self.misfit("not 1-256 printable characters")
         return text
 
 

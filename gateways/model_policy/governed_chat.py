@@ -15,7 +15,7 @@ from agentos.domain.models.worst_case import (
     output_ceiling,
     parts_of,
 )
-from agentos.domain.ports import ModelAnswer, ModelRequest, OnDelta, Usage
+from agentos.domain.ports import ModelAnswer, ModelRequest, OnDelta, RequestedToolCall, Usage
 from agentos.domain.tenant.tenant import Tenant
 from agentos.gateways.model_policy.calls import Begun, Caller, Completed, OnBegun
 from agentos.gateways.model_policy.content import (
@@ -27,6 +27,7 @@ from agentos.gateways.model_policy.content import (
 )
 from agentos.gateways.model_policy.governed import Gates, Governed, Look, least
 from agentos.gateways.model_policy.output import FIELD, Output, ReservationReachedError
+from agentos.gateways.model_policy.tool_calls import governed_call
 
 
 class GovernedChat(Governed[ModelRequest]):
@@ -155,12 +156,7 @@ class GovernedChat(Governed[ModelRequest]):
             raise RuntimeError("nobody answered")
         self.answered = answer.usage  # charged, whatever policy says of the answer
         content = self._checked_content(answer.content, target)
-        calls = answer.tool_calls
-        for index, call in enumerate(calls):
-            verdict = self.look("tool_input", call_fields([call]), target, call.tool_id)
-            if verdict.redactions:
-                (changed,) = rewritten_calls([call], verdict.apply)
-                calls = (*calls[:index], changed, *calls[index + 1 :])
+        calls = tuple(self._checked_call(call, target) for call in answer.tool_calls)
         outcome = self.outcome(answer.usage, target, fallback_used=fallback_used)
         # What a backend says of itself is not taken over: the catalog's names are the contract's.
         seen = replace(
@@ -184,6 +180,22 @@ class GovernedChat(Governed[ModelRequest]):
             return content
         verdict = self.look("output", [(FIELD, content)], target)
         return verdict.apply(FIELD, content) if verdict.redactions else content
+
+    def _checked_call(self, call: RequestedToolCall, target: Target) -> RequestedToolCall:
+        """Return a tool call as it may be made.
+
+        The runtime is told which calls it may not make, or not yet; to anybody else policy says
+        so in the only way there is: `PolicyBlockedError`.
+        """
+        if self.caller.run_id is not None:
+            facts = self.facts("tool_input", target, call.tool_id)
+            call, verdict = governed_call(self.policy, call, facts)
+            self.verdicts.setdefault("tool_input", []).append(verdict)
+            return call
+        verdict = self.look("tool_input", call_fields([call]), target, call.tool_id)
+        if verdict.redactions:
+            (call,) = rewritten_calls([call], verdict.apply)
+        return call
 
     def _cut_short(self) -> Completed:
         """Return what came until the reservation was reached: the backend did not keep to it."""

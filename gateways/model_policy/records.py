@@ -15,18 +15,20 @@ def completed_record(completed: Completed) -> Record:
     output = {
         "type": "chat",
         "message": {"role": "assistant", "content": answer.content},
-        "tool_calls": [
-            {
-                "tool_call_id": call.tool_call_id,
-                "tool_id": call.tool_id,
-                "name": call.name,
-                "arguments": call.arguments,
-            }
-            for call in answer.tool_calls
-        ],
+        "tool_calls": [_call(call) for call in answer.tool_calls],
         "finish_reason": answer.finish_reason,
     }
     return _record(completed.outcome, output, answer.usage)
+
+
+def _call(call: RequestedToolCall) -> Record:
+    record = {
+        "tool_call_id": call.tool_call_id,
+        "tool_id": call.tool_id,
+        "name": call.name,
+        "arguments": call.arguments,
+    }
+    return record if call.policy is None else {**record, "policy": call.policy}
 
 
 def embedded_record(embedded: Embedded) -> Record:
@@ -45,7 +47,9 @@ def completed_of(record: Mapping[str, Any]) -> Completed:
     answer = ModelAnswer(
         content=output["message"]["content"],
         tool_calls=tuple(
-            RequestedToolCall(c["tool_call_id"], c["tool_id"], c["name"], c["arguments"])
+            RequestedToolCall(
+                c["tool_call_id"], c["tool_id"], c["name"], c["arguments"], c.get("policy")
+            )
             for c in output["tool_calls"]
         ),
         usage=_usage(record),

@@ -16,6 +16,7 @@ from agentos.gateways.http.parameters import (
     Number,
     Parameter,
     PathId,
+    PathName,
     Time,
 )
 from agentos.projections.runs.queries import RunFilters
@@ -25,6 +26,7 @@ MAX_LABELS: Final = 16
 LABEL: Final = "label."
 
 RUN_ID: Final = PathId("run_id", "the run's id")
+APPROVAL_ID: Final = PathName("approval_id", "the approval's id")
 AGENT_ID: Final = PathId("agent_id", "the agent's id")
 LIMIT: Final = Number("limit", "how many at most", 1, 200, 50)
 CURSOR: Final = Parameter("cursor", "`next_cursor` of the page before")

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from agentos.gateways.http.routing import Described, Endpoint, add
 from agentos.gateways.orchestrator import (
     agents,
+    approvals,
     audit,
     audit_events,
     run_events,
@@ -175,6 +176,24 @@ RUNS: Final[Table] = (
             (q.RUN_ID, q.IDEMPOTENCY_KEY),
             s.RunCancel,
             body_required=False,
+            errors=WRITE,
+        ),
+    ),
+    (
+        "GET",
+        "/v1/runs/{run_id}/approvals",
+        approvals.list_run_approvals,
+        Described("List a run's approvals", {200: s.ApprovalsAnswer}, (q.RUN_ID,), errors=READ),
+    ),
+    (
+        "POST",
+        "/v1/runs/{run_id}/approvals/{approval_id}",
+        approvals.decide_approval,
+        Described(
+            "Approve or reject a tool call",
+            {200: s.DecisionAnswer},
+            (q.RUN_ID, q.APPROVAL_ID, q.IDEMPOTENCY_KEY),
+            s.ApprovalDecide,
             errors=WRITE,
         ),
     ),

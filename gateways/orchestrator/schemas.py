@@ -27,6 +27,16 @@ class RunCancel(BaseModel):
     auth: BodyAuth | None = None
 
 
+class ApprovalDecide(BaseModel):
+    """The body of a decision."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    decision: Literal["approve", "reject"]
+    reason: str | None = Field(default=None, max_length=1024)
+    auth: BodyAuth | None = None
+
+
 class RunFork(BaseModel):
     """The body of a fork: the step from which on the new run is its own."""
 
@@ -132,6 +142,39 @@ class RunsAnswer(Shape):
 
     runs: list[RunShape]
     next_cursor: str | None = None
+    correlation_id: str
+
+
+class ApprovalShape(Shape):
+    """A tool call that waits for a person, or did. `comment` is what the person said."""
+
+    approval_id: str
+    status: Literal["pending", "approved", "rejected", "expired", "closed"]
+    run_id: str
+    agent_id: str
+    tool_call_id: str
+    tool_id: str
+    input: dict[str, Any] | None = None
+    reason: str
+    requested_at: str = Field(json_schema_extra={"format": "date-time"})
+    expires_at: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    decided_at: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    by: str | None = None
+    comment: str | None = None
+
+
+class ApprovalsAnswer(Shape):
+    """The approvals of a run, in the order in which they were asked for."""
+
+    approvals: list[ApprovalShape]
+    correlation_id: str
+
+
+class DecisionAnswer(Shape):
+    """A decision that stands, and the run behind it."""
+
+    approval: ApprovalShape
+    run: RunShape
     correlation_id: str
 
 

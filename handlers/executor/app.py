@@ -81,7 +81,15 @@ async def serve(settings: Settings) -> None:
     bench = Bench(
         worker_id=new_id("wrk"),
         log=event_log,
-        outside=Outside(models, tools, clock, new_id, settings.stack_id, gate),
+        outside=Outside(
+            models,
+            tools,
+            clock,
+            new_id,
+            settings.stack_id,
+            gate,
+            approval_wait_ms=settings.approval_timeout_s * 1000,
+        ),
         definitions=Definitions(event_log),
         deltas=Deltas(signals),
         crash_point=crash_at(settings.crash_point) if settings.crash_point else never,

@@ -21,6 +21,7 @@ from agentos.domain.ports import (
     ModelPort,
     ModelRequest,
     NewId,
+    RequestedToolCall,
     ToolCall,
     ToolPort,
 )
@@ -28,6 +29,7 @@ from agentos.domain.run.advance import error_info
 from agentos.domain.run.events import (
     AnswerMessage,
     CallInAnswer,
+    CallPolicy,
     ModelCompleted,
     PolicyOutcome,
     RouteTaken,
@@ -47,6 +49,8 @@ class Outside:
     new_id: NewId
     node: str
     gate: ToolGate | None = None
+    approval_wait_ms: int | None = None
+    """How long a person has to decide on a call; without it for ever."""
 
 
 async def ask_model(
@@ -123,11 +127,21 @@ def _answered(
                     tool_id=call.tool_id,
                     name=call.name,
                     arguments=dict(call.arguments),
+                    policy=_policy(outside, call),
                 )
                 for call in answer.tool_calls
             ],
         ),
     )
+
+
+def _policy(outside: Outside, call: RequestedToolCall) -> CallPolicy | None:
+    if (said := call.policy) is None:
+        return None
+    policy = CallPolicy.model_validate(said)
+    if policy.decision == "approval_required":
+        return policy.model_copy(update={"wait_ms": outside.approval_wait_ms})
+    return policy
 
 
 async def call_tool(

@@ -1,7 +1,7 @@
-"""One run in the hands of one executor, from its lease to its final event."""
+"""One run in the hands of one executor, from its lease to its final event or a long wait."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
@@ -17,7 +17,7 @@ from agentos.domain.errors import (
     SubjectErasedError,
     TimedOutError,
 )
-from agentos.domain.log import Commit, Lease, make_commit
+from agentos.domain.log import Commit, Lease, Recorded, make_commit
 from agentos.domain.ports import EventLog, ModelRequest, ToolSpec, WorkItem
 from agentos.domain.run.advance import Plan, Work, advance, error_info, make_plan, run_deadline
 from agentos.domain.run.events import (
@@ -77,11 +77,15 @@ class Execution:
         return self._item.ref.aggregate_id
 
     async def execute(self, taken: Callable[[], Awaitable[None]]) -> None:
-        """Take the run and work it off. `taken` is called once the log says whose it is."""
+        """Take the run and work it off, until it ends or waits for a person.
+
+        `taken` is called once the log says whose it is. Of a run that waits nothing is kept here.
+        """
         item, log = self._item, self._bench.log
-        run = self._run.fold(item.records or await log.read(item.ref))
+        records = item.records or await log.read(item.ref)
+        run = self._run.fold(records)
         self._attempt = run.attempt
-        if run.status is None or run.is_final or self._is_stale():
+        if run.status is None or run.is_final or run.is_waiting or self._is_stale(records):
             await taken()
             return
         try:
@@ -94,9 +98,10 @@ class Execution:
             else:
                 work = await self._perform(work)
 
-    def _is_stale(self) -> bool:
-        """Whether someone started the run after it was offered: the lease is theirs."""
-        return self._run.attempt > 0 and self._run.position > self._item.position
+    def _is_stale(self, records: Sequence[Recorded]) -> bool:
+        """Whether someone has worked on the run since it was offered: the lease is theirs."""
+        after = self._item.position
+        return any(r.position > after and r.lease is not None for r in reversed(records))
 
     async def stop_if_canceled(self) -> None:
         """Look at the log; with a cancel request there, stop the call in flight."""
@@ -185,24 +190,33 @@ class Execution:
         return lambda run, at: run.end_model(completed, at)
 
     async def _call_tools(self, work: Work) -> Work:
-        outside, auth = self._bench.outside, self._run.auth()
-        pending = {
-            asyncio.create_task(
-                call_tool(outside, auth, call, was_begun=call.tool_call_id in self._begun)
-            )
-            for call in work.tools
-        }
+        """Call them side by side, and what is approved meanwhile as soon as one of them ends."""
+        begun: set[str] = set()
+        pending = self._begin(work, begun)
         try:
             while pending and not work.is_nothing:
                 first = asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 done, pending = await self._in_time(first)
                 self._bench.crash_point("executor.after_tool")
                 work = await self._write(partial(_end_tools, done))
+                pending |= self._begin(work, begun)
             return work
         finally:
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
+
+    def _begin(self, work: Work, begun: set[str]) -> set[asyncio.Task[ToolCallCompleted]]:
+        """Start the calls that are not in hand yet."""
+        outside, auth = self._bench.outside, self._run.auth()
+        calls = [call for call in work.tools if call.tool_call_id not in begun]
+        begun.update(call.tool_call_id for call in calls)
+        return {
+            asyncio.create_task(
+                call_tool(outside, auth, call, was_begun=call.tool_call_id in self._begun)
+            )
+            for call in calls
+        }
 
     async def _write(self, stage: Stage) -> Work:
         """Stage, decide what follows, append; again on the fresh run when it has moved."""
@@ -218,13 +232,18 @@ class Execution:
             if not events:
                 return work
             lease = None
-            if not run.is_final:
+            if not run.is_final and not run.is_waiting:
                 lease = Lease(bench.worker_id, work.deadline_ms + LEASE_MARGIN_MS)
+            commit = make_commit(
+                run.ref,
+                events,
+                bench.outside.new_id,
+                lease=lease,
+                sealed=run.sealed,
+                waits_until=run.waits_until,
+            )
             try:
-                new_id = bench.outside.new_id
-                await self._append(
-                    make_commit(run.ref, events, new_id, lease=lease, sealed=run.sealed)
-                )
+                await self._append(commit)
             except AppendConflictError:
                 await self._refold()
             else:

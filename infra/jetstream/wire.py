@@ -50,6 +50,8 @@ def encode_headers(commit: Commit, expected: int) -> bytes:
         lines.append(f"Agentos-By: {_line(commit.by_tenant)}\r\n")
     if commit.sealed:
         lines.append(f"Agentos-Sealed: {_line(commit.sealed)}\r\n")
+    if commit.waits_until:
+        lines.append(f"Agentos-Waits: {commit.waits_until}\r\n")
     return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
 
 
@@ -90,6 +92,7 @@ def decode(subject: str, position: int, fields: dict[str, str], body: bytes) -> 
             fields.get("Agentos-Correlation", ""),
             fields.get("Agentos-By", ""),
             fields.get("Agentos-Sealed", ""),
+            int(fields.get("Agentos-Waits", 0)),
             position=position,
         )
     except (KeyError, ValueError) as exc:

@@ -204,7 +204,9 @@ def to_answer(response: Mapping[str, Any]) -> ModelAnswer:
     return ModelAnswer(
         content=output["message"]["content"],
         tool_calls=tuple(
-            RequestedToolCall(c["tool_call_id"], c["tool_id"], c["name"], c["arguments"])
+            RequestedToolCall(
+                c["tool_call_id"], c["tool_id"], c["name"], c["arguments"], c.get("policy")
+            )
             for c in output["tool_calls"]
         ),
         usage=Usage(usage["input_tokens"], usage["output_tokens"]),

@@ -66,6 +66,7 @@ async def test_a_commit_comes_back_whole(log: EventLog) -> None:
         lease=Lease("wrk_1;with semicolon", 1_700_000_000_123),
         base=17,
         priority="high",
+        waits_until=1_700_000_000_999,
     )
     await log.append(written, expected=0)
     (read,) = await log.read(run("a"))

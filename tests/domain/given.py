@@ -16,6 +16,7 @@ from agentos.domain.run.advance import Plan, make_plan
 from agentos.domain.run.events import (
     AnswerMessage,
     CallInAnswer,
+    CallPolicy,
     ErrorInfo,
     ModelCompleted,
     PolicyOutcome,
@@ -105,9 +106,15 @@ def plan_of(run: Run, *tools: ToolSpec, limits: Limits | None = None, **definiti
 def answer(
     request_id: str, content: str = "done", calls: Sequence[tuple[str, str]] = (), **more: Any
 ) -> ModelCompleted:
-    """Return a model's answer; `calls` are pairs of tool call id and tool id."""
+    """Return a model's answer; `calls` are pairs of tool call id and tool id.
+
+    `policies` says of some of them (by tool) what policy said.
+    """
+    policies: dict[str, CallPolicy] = more.get("policies") or {}
     asked = [
-        CallInAnswer(tool_call_id=i, tool_id=tool, name=tool, arguments={"n": i})
+        CallInAnswer(
+            tool_call_id=i, tool_id=tool, name=tool, arguments={"n": i}, policy=policies.get(tool)
+        )
         for i, tool in calls
     ]
     error: ErrorInfo | None = more.get("error")
@@ -123,6 +130,12 @@ def answer(
         message=None if error else AnswerMessage(content=content, tool_calls=asked),
         error=error,
     )
+
+
+ASKS = CallPolicy(
+    decision="approval_required", reasons=["pol_a@1", "approval_required:boss"], wait_ms=60_000
+)
+BLOCKS = CallPolicy(decision="blocked", reasons=["pol_a@1", "block:never"])
 
 
 def result(

@@ -38,6 +38,7 @@ IDS: Final = {
     "tenant_id": "tnt_a",
     "agent_id": "agt_echo",
     "run_id": "run_1",
+    "approval_id": "apr_1",
     "request_id": "req_1",
     "key_id": KEY_ID,
     "stack_id": "stk_b",

@@ -151,6 +151,7 @@ class Node:
         desks = AdmissionDesks(log, watch, clock, self.new_id, ttl_ms)
         dispatcher = Dispatcher(self.queue, watch, clock, slots)
         watch.on_final = partial(_on_final, desks, dispatcher)
+        watch.on_waiting = dispatcher.on_waiting
         parts = Parts(
             log=log,
             clock=clock,

@@ -10,9 +10,11 @@ from agentos.domain.errors import InternalError, InterruptedRunError, TimedOutEr
 from agentos.domain.log import Recorded
 from agentos.domain.ports import ToolSpec
 from agentos.domain.run.advance import Plan, advance, error_info, make_plan
-from agentos.domain.run.events import ErrorInfo, ForkedFrom, ToolCallCompleted
+from agentos.domain.run.approvals import Decision
+from agentos.domain.run.approving import decide_approval, expire_approvals
+from agentos.domain.run.events import CallPolicy, ErrorInfo, ForkedFrom, ToolCallCompleted
 from agentos.domain.run.run import Run, run_ref
-from tests.domain.given import T0, Ids, answer, created, moment, spec, written
+from tests.domain.given import ASKS, BLOCKS, T0, Ids, answer, created, moment, spec, written
 
 DEFINITION = Definition(
     name="A",
@@ -76,13 +78,19 @@ class Recorder:
         return self._decide(lambda at: self.run.start(worker, at, tools), ms)
 
     def model(
-        self, text: str = "done", calls: Sequence[str] = (), *, fails: bool = False, ms: int = 20
+        self,
+        text: str = "done",
+        calls: Sequence[str] = (),
+        *,
+        fails: bool = False,
+        ms: int = 20,
+        policies: dict[str, CallPolicy] | None = None,
     ) -> "Recorder":
         """Let the model answer: with a text, tool calls, or a failure."""
         assert self.run.open_model is not None
         asked = [(self.ids("tcall"), tool) for tool in calls]
         error = error_info(ToolFailedError("no")) if fails else None
-        said = answer(self.run.open_model[0], text, asked, error=error)
+        said = answer(self.run.open_model[0], text, asked, error=error, policies=policies)
         return self._decide(lambda at: self.run.end_model(said, at), ms)
 
     def tools(
@@ -99,6 +107,20 @@ class Recorder:
                 self.run.fail(error_info(error), at)
 
         return self._decide(end, ms)
+
+    def decide(
+        self, decision: Decision, reason: str | None = None, *, ms: int = 5_000
+    ) -> "Recorder":
+        """Let a person decide on the first approval without a decision."""
+        (first, *_) = self.run.approvals.asked.values()
+        at = self.at(ms)
+        decide_approval(self.run, first.approval_id, decision, "usr_boss", reason, at)
+        return self._write()
+
+    def expire(self, ms: int = 60_000) -> "Recorder":
+        """Let the time to decide go by."""
+        expire_approvals(self.run, self.at(ms))
+        return self._write()
 
     def cancel(self, reason: str | None = None, *, held: bool = False, ms: int = 5) -> "Recorder":
         """Ask the run to stop; with no holder it ends here."""
@@ -158,6 +180,8 @@ def kinds_of_runs() -> dict[str, Recorder]:
     """Return one run of every kind that there is."""
     failed = error_info(ToolFailedError("the disk is full", tool_id="tool.echo"))
     side_by_side = ["tool.echo", "tool.time", "tool.kv.put"]
+    asks_for_echo = {"tool.echo": ASKS}
+    asks_for_two = {"tool.echo": ASKS, "tool.kv.put": ASKS}
     return {
         "queued": Recorder(),
         "completed": Recorder('a  \U0001f600\n"b"').start().model("bye"),
@@ -219,5 +243,65 @@ def kinds_of_runs() -> dict[str, Recorder]:
         .tools(["too late"]),
         "canceled_before_an_attempt": Recorder().start().cancel(held=True).start("wrk_2"),
         "broken": Recorder().start().broke(),
+        "approved": Recorder(timeout_ms=1_000)
+        .start()
+        .model("", ["tool.echo"], policies=asks_for_echo)
+        .decide("approve", "go on")
+        .start("wrk_2")
+        .tools(["fine"])
+        .model("bye"),
+        "rejected": Recorder()
+        .start()
+        .model("", ["tool.echo"], policies=asks_for_echo)
+        .decide("reject", "not \U0001f600 today")
+        .start("wrk_2")
+        .model("well"),
+        "approval_expired": Recorder()
+        .start()
+        .model("", ["tool.echo", "tool.kv.put"], policies=asks_for_two)
+        .expire()
+        .start("wrk_2")
+        .model("well"),
+        "decided_too_late": Recorder()
+        .start()
+        .model("", ["tool.echo"], policies=asks_for_echo)
+        .decide("approve", ms=60_000)
+        .start("wrk_2")
+        .model("well"),
+        "approved_beside_a_tool": Recorder()
+        .start()
+        .model("", side_by_side, policies=asks_for_two)
+        .decide("approve", ms=4)
+        .tools(["two"])
+        .tools(["one"])
+        .decide("reject")
+        .start("wrk_2")
+        .model("bye"),
+        "approved_and_gone": Recorder()
+        .start()
+        .model("", ["tool.time", "tool.echo"], policies=asks_for_echo)
+        .decide("approve", ms=4)
+        .start("wrk_2", specs=entitled_to("tool.time"))
+        .tools(["two"])
+        .model("bye"),
+        "approved_beside_a_result": Recorder()
+        .start(specs=entitled_to("tool.time", "tool.echo"))
+        .model("", ["tool.time", "tool.echo", "tool.kv.put"], policies=asks_for_echo)
+        .decide("approve", ms=4)
+        .tools(["two"])
+        .tools(["one"])
+        .model("bye"),
+        "blocked_tool": Recorder()
+        .start()
+        .model("", ["tool.echo", "tool.time"], policies={"tool.time": BLOCKS})
+        .tools(["one"])
+        .model("bye"),
+        "canceled_waiting": Recorder()
+        .start()
+        .model("", ["tool.echo"], policies=asks_for_echo)
+        .cancel("enough"),
+        "failed_with_an_approval": Recorder(max_steps=2)
+        .start()
+        .model("", ["tool.echo", "tool.time"], policies=asks_for_echo),
         "clock_ran_back": Recorder().start(ms=500).model("", ["tool.echo"], ms=-400).tools(["x"]),
     }

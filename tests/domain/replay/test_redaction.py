@@ -101,7 +101,8 @@ def test_any_function_of_a_text_keeps_a_run_replaying(kind: str, was: str, now: 
 
 def test_every_type_of_a_run_that_has_content_is_known() -> None:
     texts = {"input", "output", "message", "reason", "by", "error", "context", "idempotency_key"}
-    ours = {"agentos.run.step.started"}  # its message is the decision's own
+    # A step's message is the decision's own; an approval's reason names a policy's rule.
+    ours = {"agentos.run.step.started", "agentos.tool.call.approval_required"}
     for name, payload in RUN_EVENTS.items():
         if name in ours:
             continue

@@ -99,6 +99,18 @@ def test_a_past_holds_facts_of_steps_only() -> None:
         run.adopt([("stp_1", created())], moment())
 
 
+def test_what_was_approved_before_is_taken_over_and_what_is_made_again_is_asked_again() -> None:
+    made = KINDS["approved"]
+    (old,) = made.run.approvals.all.values()
+    behind = fork_of(made, 3)
+    (taken,) = behind.run.approvals.all.values()
+    assert (taken.decision, taken.by) == ("approve", "usr_boss")
+    assert (taken.approval_id, taken.tool_call_id) != (old.approval_id, old.tool_call_id)
+    again = fork_of(made, 2)
+    assert again.run.is_waiting
+    assert not again.run.open_tools
+
+
 @given(st.sampled_from(sorted(KINDS)), st.integers(1, 8), st.booleans())
 def test_any_step_of_any_run_forks_and_replays(kind: str, step: int, says: bool) -> None:
     made = KINDS[kind]
@@ -109,7 +121,9 @@ def test_any_step_of_any_run_forks_and_replays(kind: str, step: int, says: bool)
         return
     assert step <= steps_of(made)
     while not fork.run.is_final:
-        if fork.run.open_model:
+        if fork.run.is_waiting:
+            fork.decide("approve").start("wrk_2")
+        elif fork.run.open_model:
             fork.model("bye")
         else:
             fork.tools(["again"] * len(fork.run.open_tools))

@@ -1,7 +1,7 @@
 """The world as an executor's tests make it: scripted models, counted tools, cuttable lines."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,10 @@ from agentos.handlers.executor.worker import Worker
 from tests.domain.replay.given import assert_replays
 from tests.handlers.node import Node
 
+APPROVAL_WAIT_MS = 3_600_000
+ASKS = {"decision": "approval_required", "reasons": ["pol_a@1", "approval_required:boss"]}
+BLOCKS = {"decision": "blocked", "reasons": ["pol_a@1", "block:never"]}
+
 
 def now() -> float:
     """Return the (virtual) seconds."""
@@ -48,11 +52,20 @@ class Made:
 
 
 class Models:
-    """Answers by a script: one entry an answer, a list of tool ids to call or a text."""
+    """Answers by a script: one entry an answer, a list of tool ids to call or a text.
 
-    def __init__(self, *script: Sequence[str] | str | Exception, takes_s: float = 0.01) -> None:
+    `policies` is what policy says of the calls of some tools.
+    """
+
+    def __init__(
+        self,
+        *script: Sequence[str] | str | Exception,
+        takes_s: float = 0.01,
+        policies: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self.script = script or ("done",)
         self.takes_s = takes_s
+        self.policies = policies or {}
         self.made: list[Made] = []
 
     async def invoke(
@@ -79,7 +92,13 @@ class Models:
         if isinstance(said, str):
             return ModelAnswer(said, (), Usage(1, 1), "fake", "m")
         calls = tuple(
-            RequestedToolCall(derived_id("tcall", request.request_id, str(n)), tool, tool, {"n": n})
+            RequestedToolCall(
+                derived_id("tcall", request.request_id, str(n)),
+                tool,
+                tool,
+                {"n": n},
+                self.policies.get(tool),
+            )
             for n, tool in enumerate(said)
         )
         return ModelAnswer("", calls, Usage(1, 1), "fake", "m")
@@ -245,7 +264,14 @@ class Executor:
         self.bench = Bench(
             worker_id=name,
             log=self.line.log,
-            outside=Outside(models, tools, node.clock, node.new_id, "stk_test"),
+            outside=Outside(
+                models,
+                tools,
+                node.clock,
+                node.new_id,
+                "stk_test",
+                approval_wait_ms=APPROVAL_WAIT_MS,
+            ),
             definitions=definitions,
             deltas=Deltas(self.line),
             crash_point=crash_point,
