@@ -9,7 +9,6 @@ from agentos.domain.run.advance import Plan, make_plan
 from agentos.domain.run.events import (
     ModelRequested,
     OfferedTool,
-    ToolCallApprovalRequired,
     ToolCallCompleted,
     ToolCallRequested,
 )
@@ -30,7 +29,6 @@ def plan_of_commit(run: Run, definition: Definition, events: Sequence[Event]) ->
     """
     payloads = [event.payload for event in events]
     called = {p.tool_id: p.timeout_ms for p in payloads if isinstance(p, ToolCallRequested)}
-    waiting = {p.tool_id for p in payloads if isinstance(p, ToolCallApprovalRequired)}
     refused = {p.tool_id for p in payloads if isinstance(p, ToolCallCompleted)} - called.keys()
     asked = [p for p in payloads if isinstance(p, ModelRequested)]
     offered = asked[-1].input_summary.has_tools if asked else False
@@ -38,8 +36,7 @@ def plan_of_commit(run: Run, definition: Definition, events: Sequence[Event]) ->
     def spec(tool_id: str) -> ToolSpec | None:
         if tool_id in called:
             return _spec(tool_id, called[tool_id])
-        known = tool_id in waiting or (offered and tool_id not in refused)
-        return _spec(tool_id, 1) if known else None
+        return _spec(tool_id, 1) if offered and tool_id not in refused else None
 
     return make_plan(run, definition, spec)
 

@@ -42,6 +42,8 @@ ROUTES: Final[Mapping[tuple[str, str], Audited]] = {
     ("GET", "/v1/runs/{run_id}"): Audited("runs.read", OWN),
     ("GET", "/v1/runs/{run_id}/wait"): Audited("runs.read", OWN),
     ("POST", "/v1/runs/{run_id}:cancel"): Audited("runs.cancel", EVENT),
+    ("GET", "/v1/runs/{run_id}/approvals"): Audited("runs.read", OWN),
+    ("POST", "/v1/runs/{run_id}/approvals/{approval_id}"): Audited("tools.approve", EVENT),
     ("POST", "/v1/runs/{run_id}:fork"): Audited("runs.create", EVENT),
     ("GET", "/v1/runs/{run_id}/events"): Audited("runs.read", OWN),
     ("GET", "/v1/events"): Audited("events.read", OWN),

@@ -32,7 +32,12 @@ def test_every_kind_of_run_replays_equal(kind: str) -> None:
     assert found.run_id == "run_1"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def had_policies(made: Recorder) -> bool:
+    """Whether policy said something of a call: no log of before decision 024 has that."""
+    return any(call.policy for answer in made.run.answers for call in answer.tool_calls)
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if not had_policies(kinds_of_runs()[k])])
 def test_a_log_of_before_the_tools_were_recorded_replays_and_says_so(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
