@@ -54,7 +54,7 @@ class Metrics:
         )
         self.model_overhead = Histogram(
             "agentos_model_overhead_seconds",
-            "Time of a model call that was not the backend's",
+            "Time of a call, answered at the first attempt, that was not the backend's",
             buckets=FAST,
             registry=self.registry,
         )

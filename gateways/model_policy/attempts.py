@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from agentos.domain.errors import AgentOSError, DependencyUnavailableError, TimedOutError
@@ -28,6 +29,8 @@ IN_PROCESS: Final = frozenset({"builtin", "local"})
 class Attempt:
     """One attempt as `explain` shows it. `usage` is what a call that broke off has used.
 
+    `seconds` is the time that a backend which answered took for itself.
+
     `outcome` is `ok`, `error` (then `code` says which), `breaker_open`, `busy` or `canceled`.
     """
 
@@ -37,6 +40,7 @@ class Attempt:
     code: str | None
     ms: int
     usage: Usage | None = None
+    seconds: float = 0.0
 
     def to_wire(self) -> dict[str, Any]:
         """Return `{backend, model, outcome, code, ms}`."""
@@ -170,13 +174,16 @@ class Journey(Generic[R, A]):
             if limit != request.timeout_ms:
                 request = replace(request, timeout_ms=limit)
             self.sent = request
+            sent = perf_counter()
             answer = await self._ask(slot.backend, target.model, request)
+            seconds = perf_counter() - sent
         finally:
             slot.leave()
         now = around.now_ms()
         breaker.succeeded(now)
         around.ended(target, OK, now - began)
-        self._trail.append(Attempt(target.backend, target.model, OK, None, now - began))
+        took = Attempt(target.backend, target.model, OK, None, now - began, seconds=seconds)
+        self._trail.append(took)
         return answer
 
     def _failed(

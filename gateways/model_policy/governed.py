@@ -216,6 +216,9 @@ class Governed(ABC, Generic[R]):
     def _charged(self, usage: Usage, target: Target) -> int:
         cost = self.charge(usage, target)
         self.record("ok", usage, cost)
+        if len(self.trail) == 1:
+            beside = perf_counter() - self.began - self.trail[0].seconds
+            self.gates.meter.note_overhead(beside)
         return cost
 
     def all_verdicts(self) -> list[Verdict]:

@@ -112,6 +112,10 @@ class Meter:
         self._full.add(book)
         self._due.set()
 
+    def note_overhead(self, seconds: float) -> None:
+        """Note what a call that its first model answered took beside that model's time."""
+        self._metrics.model_overhead.observe(seconds)
+
     async def run(self) -> None:
         """Write what is noted until cancelled, and then what is left, within seconds."""
         try:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.infra.telemetry.collector import Collector, Received
 from tests.journeys.fed_nodes import FedMini, Three
 
 pytestmark = [
@@ -77,6 +78,63 @@ async def test_the_region_decides_and_the_trace_is_one(three: Three) -> None:
     assert forwarded["remote_stack_id"] == "stk_c"
     events = await same_heads(three.a, three.c, forwarded["remote_run_id"])
     assert {e["trace"]["traceparent"][3:35] for e in events} == {"c" * 32}
+
+
+async def test_a_forwarded_run_is_one_trace_over_both_nodes(three: Three) -> None:
+    trace_id, caller = "e" * 32, "d" * 16
+    collector = Collector()
+    await collector.open()
+    nodes = (three.a, three.c)
+    try:
+        for node in nodes:
+            node.start("tracer", AGENTOS_OTLP_ENDPOINT=collector.url)
+        await asyncio.gather(*(tracing(node, collector) for node in nodes))
+        run = {"agent_id": "agt_demo", "input": {"type": "text", "text": "calculate 6 * 7"}}
+        trace = f"00-{trace_id}-{caller}-01"
+        selector = {"region": "asia"}
+        forward = {"target_selector": selector, "run_request": run, "traceparent": trace}
+        async with three.a.fed.post(
+            "/v1/federation/runs:forward", json={"forward": forward}
+        ) as answer:
+            run_id = (await answer.json())["forwarded"]["remote_run_id"]
+
+        def ours(spans: list[Received]) -> dict[str, Received]:
+            return {span.span_id: span for span in spans if span.trace_id == trace_id}
+
+        await collector.until(lambda spans: len(ours(spans)) >= 7)
+        spans = list(ours(collector.spans).values())
+        (forwarded,) = [span for span in spans if span.name == "forward stk_c"]
+        (agent,) = [span for span in spans if span.name.startswith("invoke_agent")]
+        assert (forwarded.parent, agent.parent) == (caller, forwarded.span_id)
+        assert forwarded.attributes["agentos.run.id"] == run_id
+        assert agent.attributes["agentos.run.id"] == run_id
+        steps = {s.span_id for s in spans if s.name.startswith(("step", "execute_tool"))}
+        assert len(steps) == 3
+        assert {s.parent for s in spans if s.name.startswith("chat")} <= steps
+        stacks = {resource["service.instance.id"] for resource in collector.resources}
+        assert stacks == {"stk_a", "stk_c"}
+    finally:
+        for node in nodes:
+            node.kill("tracer")
+        await collector.close()
+
+
+async def tracing(node: FedMini, collector: Collector) -> None:
+    """Wait until what happens on a node reaches the collector."""
+    async with asyncio.timeout(60):
+        while True:
+            status, body = await node.post_run("hello")
+            assert status == 201
+            run_id = body["run"]["run_id"]
+
+            def came(spans: list[Received], run_id: str = run_id) -> bool:
+                return any(span.attributes.get("agentos.run.id") == run_id for span in spans)
+
+            try:
+                await collector.until(came, within=2.0)
+            except AssertionError:
+                continue
+            return
 
 
 async def test_cancel_goes_through(three: Three) -> None:

@@ -133,6 +133,18 @@ async def test_the_same_id_again_is_the_same_answer_and_another_body_a_conflict(
         assert (status, body["error"]["code"]) == (409, "conflict")
 
 
+@pytest.mark.parametrize("sent", ["nonsense", "", f"00-{'0' * 32}-{'2' * 16}-01", "ÿ"])
+async def test_a_bodys_trace_goes_before_the_headers_if_it_fits(sent: str) -> None:
+    async with asking() as ask:
+        trace = f"00-{'1' * 32}-{'2' * 16}-01"
+        _, body = await ask.invoke(chat("hi"), traceparent=trace)
+        assert body["traceparent"][:36] == trace[:36]
+        assert body["traceparent"] != trace  # the call is a span of its own
+        status, body = await ask.invoke(chat("hi"), traceparent=sent)
+        assert status == 200
+        assert body["traceparent"][3:35] not in ("0" * 32, "1" * 32)
+
+
 async def test_a_bodys_auth_narrows_and_never_widens() -> None:
     async with asking() as ask:
         status, body = await ask.invoke(chat("hi"), auth={"scopes": ["platform:admin"]})

@@ -55,6 +55,22 @@ async def test_it_answers_as_the_runs_principal() -> None:
         assert (usage.agent_id, usage.run_id) == ("agt_a", "run_1")
 
 
+async def test_a_call_is_a_part_of_its_step() -> None:
+    async with through_a_door() as (world, models):
+        step = f"00-{'4' * 32}-{'b' * 16}-01"
+        request = chat("hello")
+        assert request.origin is not None
+        origin = replace(request.origin, traceparent=step)
+        await models.invoke(AUTH, replace(request, origin=origin))
+        (usage,) = await world.written(1)
+        (event,) = await world.usage_events()
+        assert event.trace.traceparent[:36] == step[:36]
+        assert event.trace.span_id == event.trace.traceparent[36:52] != step[36:52]
+        assert usage.parent_span_id == step[36:52]
+        assert usage.ended_ms is not None
+        assert usage.ended_ms <= event.time
+
+
 async def test_pieces_come_as_they_are_streamed() -> None:
     async with (
         through_a_door() as (world, models),
