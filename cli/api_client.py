@@ -181,6 +181,7 @@ def _tell(exc: urllib.error.HTTPError) -> NoReturn:
         lines += [
             f"  {'.'.join(map(str, e['loc']))}: {e['msg']}"
             for e in error["details"].get("errors", [])
+            if e["msg"] not in error["message"]
         ]
     except (OSError, ValueError, KeyError, TypeError):
         end(f"error: HTTP {exc.code} from something that is no node", UNREACHABLE)

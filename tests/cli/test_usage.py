@@ -131,3 +131,9 @@ async def test_explain_of_a_refused_call_and_of_none(cli: Cli, door: Door) -> No
     assert (missing.exit_code, "not_found" in missing.output) == (1, True)
     as_json = await cli("explain", "req_1", "--json")
     assert json.loads(as_json.stdout)["model_call"]["status"] == "refused"
+
+
+async def test_an_error_is_told_once(cli: Cli) -> None:
+    result = await cli("usage", "--window", "year")
+    assert result.exit_code == 1
+    assert result.stderr == "error: invalid_request: query.window: not one of hour, day, month\n"
