@@ -5,8 +5,7 @@ import json
 import math
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any
 
@@ -27,12 +26,11 @@ from agentos.domain.ports import (
     ToolOffer,
 )
 from agentos.infra.models.build import make_backend
+from tests.infra.models.backends import served
 from tests.infra.models.fake_server import (
-    ModelServer,
     Reply,
     Vendor,
     abort,
-    model_server,
     raw,
     trickle,
 )
@@ -55,18 +53,6 @@ def vendor(request: pytest.FixtureRequest) -> Vendor:
 @pytest.fixture(params=[False, True], ids=["whole", "streamed"])
 def streamed(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
-
-
-@asynccontextmanager
-async def served(
-    vendor: Vendor, *replies: Reply, **timeouts: int
-) -> AsyncIterator[tuple[ModelServer, ModelBackend]]:
-    async with model_server(*replies, root=vendor.root) as server:
-        backend = make_backend(vendor.entry(server, **timeouts), vendor.key)
-        try:
-            yield server, backend
-        finally:
-            await backend.aclose()
 
 
 async def failure(vendor: Vendor, call: Awaitable[Any]) -> AgentOSError:
