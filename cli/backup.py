@@ -37,13 +37,19 @@ def backup(
 ) -> None:
     """Write a backup of the node while it runs: its log, its buckets and its secrets."""
     from agentos.infra.node.backup import BackupError, make_backup  # noqa: PLC0415 - heavy
+    from agentos.infra.retention import archive_directory  # noqa: PLC0415
 
     settings = node_settings(data_dir)
 
     async def work(connection: "Connection") -> dict[str, Any]:
         report = said("kept", quiet=as_json)
         return await make_backup(
-            connection, settings.data_dir, out, with_secrets=with_secrets, report=report
+            connection,
+            settings.data_dir,
+            out,
+            with_secrets=with_secrets,
+            report=report,
+            archives=archive_directory(settings),
         )
 
     with told():
@@ -63,11 +69,13 @@ def restore(
     from agentos.infra.jetstream.streams import provision  # noqa: PLC0415 - heavy, as below
     from agentos.infra.node.backup import (  # noqa: PLC0415
         BackupError,
+        bring_back_archives,
         bring_back_secrets,
         fill_from,
         verify_backup,
     )
     from agentos.infra.node.lone_broker import lone_broker  # noqa: PLC0415
+    from agentos.infra.retention import archive_directory  # noqa: PLC0415
 
     settings = node_settings(data_dir)
     paths = NodePaths(settings.data_dir)
@@ -88,12 +96,14 @@ def restore(
             report = said("restored", quiet=as_json)
             _connected(url, lambda connection: fill_from(connection, directory, report))
         secrets = bring_back_secrets(directory, paths.data)
+        archives = bring_back_archives(directory, archive_directory(settings))
         update_marker(paths, log_created=True)
         done = {
             "data_dir": str(paths.data),
             "records": content["records"],
             "log_digest": content["log_digest"],
             "secrets": secrets,
+            "archives": archives,
         }
         show(done, as_json=as_json)
     if not as_json:

@@ -17,6 +17,7 @@ _FLEETING = ("run", "state.json", "runtime.json")
 _DATA = (
     "nats",
     "postgres",
+    "archive",
     "logs",
     "jwt_secret",
     "audit_key.pem",

@@ -39,12 +39,13 @@ def export(
 ) -> None:
     """Write the log to a file, while the node runs; broken off, the same command goes on."""
     from agentos.infra.archive import ArchiveWriter  # noqa: PLC0415 - heavy, as all below
-    from agentos.infra.log_transfer import export_log  # noqa: PLC0415
+    from agentos.infra.log_transfer import export_log, head_of  # noqa: PLC0415
 
     settings = node_settings(data_dir)
 
     async def work(log: "EventLog") -> dict[str, Any]:
-        about = {"stack_id": settings.stack_id, "created_at": datetime.now(UTC).isoformat()}
+        now = datetime.now(UTC).isoformat()
+        about = await head_of(log, stack_id=settings.stack_id, created_at=now)
         writer = ArchiveWriter.open(out, about)
         try:
             resumed = writer.digest.records
@@ -141,11 +142,14 @@ def digest(
 def _with_log(url: str, work: "Callable[[EventLog], Awaitable[T]]") -> T:
     from agentos.infra.jetstream.connection import bounded_close, connect  # noqa: PLC0415
     from agentos.infra.jetstream.log import JetStreamLog  # noqa: PLC0415
+    from agentos.infra.jetstream.signals import NatsSignals  # noqa: PLC0415
+    from agentos.infra.whole_read import whole_read  # noqa: PLC0415
 
     async def connected() -> T:
         connection = await connect(url, "agentos-log")
         try:
-            return await work(JetStreamLog(connection))
+            async with whole_read(NatsSignals(connection)):
+                return await work(JetStreamLog(connection))
         finally:
             await bounded_close(connection)
 

@@ -22,6 +22,7 @@ from agentos.domain.federation.peer import PeerUnreachableError
 from agentos.domain.federation.remote import RemoteEnded, RemoteRun
 from agentos.domain.log import Recorded
 from agentos.domain.run.events import FINAL_TYPES
+from agentos.domain.run.run import FINAL
 from agentos.domain.subjects import StreamRef
 from agentos.federation.book import PeerBook
 from agentos.federation.credentials import Credentials
@@ -230,11 +231,15 @@ class Backhaul:
     async def _expired(self, progress: "Progress", body: dict[str, Any]) -> None:
         """The peer no longer has what comes next: the gap stays, with its numbers."""
         error = body.get("error")
-        details = error.get("details") if isinstance(error, dict) else None
-        first = details.get("first_sequence") if isinstance(details, dict) else None
+        found = error.get("details") if isinstance(error, dict) else None
+        details: dict[str, Any] = found if isinstance(found, dict) else {}
+        first = details.get("first_sequence")
         if not isinstance(first, int) or first <= progress.copied + 1:
             raise PeerUnreachableError("it says that events are gone, and not which")
-        await self._send(progress, _missing(progress, first - 1, "expired"))
+        command = _missing(progress, first - 1, "expired")
+        if details.get("status") in FINAL:
+            command["ended"] = details["status"]
+        await self._send(progress, command)
 
     async def _note_gap(self, progress: "Progress", gap_to: int | None) -> None:
         """Write down that the peer skipped events, or sent what is none of this run's."""

@@ -1,7 +1,7 @@
 """A remote run's events to this node's client: live from the peer, else from the copy."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -12,12 +12,14 @@ from agentos.domain.auth import AuthContext
 from agentos.domain.envelope import read_line
 from agentos.domain.errors import (
     AgentOSError,
+    CursorExpiredError,
     DependencyUnavailableError,
     EventsProxyFailedError,
     error_from_wire,
 )
 from agentos.domain.federation.peer import PeerUnreachableError
 from agentos.domain.federation.remote import RemoteRun, checked_line, copied_lines
+from agentos.domain.log import Recorded
 from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.subjects import StreamRef
 from agentos.federation.book import PeerBook
@@ -127,10 +129,14 @@ class RemoteEvents:
         """Ask the peer once more, behind what was shown."""
         await self._wait(stream)
         try:
-            async with self._open() as (status, pieces, _):
+            async with self._open() as (status, pieces, body):
                 if status == 200:
                     self._pause = FIRST_PAUSE_S
                     await self._relay(stream, pieces)
+                elif status == 410 and isinstance(error := body.get("error"), dict):
+                    await self._show_copy(stream)
+                    if not self._has_ended:
+                        raise error_from_wire(error)
         except PeerUnreachableError:
             return
 
@@ -185,13 +191,20 @@ class RemoteEvents:
         return True
 
     async def _show_copy(self, stream: Stream) -> None:
-        """Show what the backhaul has copied and was not shown yet."""
+        """Show what the backhaul has copied and was not shown yet.
+
+        Raises `CursorExpiredError` before events that are not to be had any more.
+        """
         try:
             records = await self._ports.log.read(self._wanted.ref)
         except DependencyUnavailableError:
             return
         out = bytearray()
+        missing_to = self._missing_to(records)
         for number, line in copied_lines(records, self._seen):
+            if number > self._seen + 1 and not self._has_ended:
+                missing_to = number - 1
+                break
             if not self._has_ended:
                 self._seen = number
                 inner = read_line(line)
@@ -200,6 +213,15 @@ class RemoteEvents:
                     out += b"event: agentos.event\nid: %d\ndata: %b\n\n" % (number, line)
         if out:
             await stream.write(bytes(out))
+        if missing_to > self._seen and not self._has_ended:
+            raise CursorExpiredError(
+                "the peer does not keep these events any more", first_sequence=missing_to + 1
+            )
+
+    def _missing_to(self, records: Sequence[Recorded]) -> int:
+        """Return the last sequence of a copy that ended without the run's end, else 0."""
+        remote = RemoteRun(self._wanted.ref).fold(records)
+        return remote.copied if remote.has_ended else 0
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[PeerStream]:

@@ -283,7 +283,8 @@ class FailForward(Command):
 class CopyEvents(Command):
     """Continue the copy of a remote run, or say up to which event it cannot be continued.
 
-    `filled_by` and `cut_ms` say that the events were missed in a cut and fetched behind it.
+    `filled_by` and `cut_ms` say that the events were missed in a cut and fetched behind it,
+    `ended` how the run ended whose events the peer does not keep any more.
     """
 
     run_id: RunId
@@ -292,6 +293,7 @@ class CopyEvents(Command):
     cut_ms: int = Field(default=0, ge=0)
     missing_to: int | None = Field(default=None, ge=1)
     reason: Literal["skipped", "expired", "refused"] = "skipped"
+    ended: Literal["completed", "failed", "canceled"] | None = None
 
 
 class IngestEvents(Command):

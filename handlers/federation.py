@@ -38,6 +38,7 @@ from agentos.handlers.commands import (
 )
 from agentos.handlers.deciding import decide_once
 from agentos.handlers.parts import Parts
+from agentos.handlers.retention.report import plan_of
 
 A = TypeVar("A", bound=Aggregate)
 GENERATIONS: Final = 1000
@@ -149,7 +150,7 @@ async def copy_events(parts: Parts, auth: AuthContext, command: CopyEvents) -> d
 
     def decide(remote: RemoteRun, at: Moment) -> list[Event]:
         if command.missing_to is not None:
-            return remote.miss(command.missing_to, command.reason, at)
+            return remote.miss(command.missing_to, command.reason, at, ended=command.ended)
         return remote.copy(lines, at, filled_by=command.filled_by, cut_ms=command.cut_ms)
 
     remote = await _decide_on_copy(parts, ref, decide)
@@ -182,10 +183,9 @@ async def ingest_events(parts: Parts, auth: AuthContext, command: IngestEvents) 
     """
     await parts.directory.active_tenant(auth.tenant_id)
     count = len(command.lines)
-    if command.run_id is not None:
-        own = await parts.log.last(run_ref(auth.tenant_id, command.run_id))
-        if own is not None and not own.is_void:
-            return {"accepted": 0, "rejected": count, "missing": []}
+    run_id = command.run_id
+    if run_id is not None and await _is_or_was_ours(parts, run_ref(auth.tenant_id, run_id)):
+        return {"accepted": 0, "rejected": count, "missing": []}
     lines = [line.encode() for line in command.lines]
     ref = ingest_ref(auth.tenant_id, command.source_stack_id, command.run_id)
     at = parts.moment(auth.principal, command.traceparent)
@@ -205,6 +205,14 @@ async def ingest_events(parts: Parts, auth: AuthContext, command: IngestEvents) 
             "missing": [list(gap) for gap in ingest.gaps()[:20]],
         }
     raise TimedOutError("others push the same run too fast; try again")
+
+
+async def _is_or_was_ours(parts: Parts, ref: StreamRef) -> bool:
+    """Whether this node executes a run or has executed it, also one that retention let go."""
+    own = await parts.log.last(ref)
+    if own is not None:
+        return not own.is_void
+    return await plan_of(parts.log, ref) is not None
 
 
 async def note_peer(parts: Parts, auth: AuthContext, command: NotePeer) -> dict[str, Any]:

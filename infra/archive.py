@@ -38,8 +38,11 @@ class Member:
 class ArchiveWriter:
     """Writes an archive, a chunk at a time; each is on disk once `write` has returned."""
 
-    def __init__(self, file: BinaryIO, digest: Digest, chunks: int, last: int) -> None:
+    def __init__(
+        self, file: BinaryIO, about: Mapping[str, Any], digest: Digest, chunks: int, last: int
+    ) -> None:
         self._file = file
+        self.about = about
         self.digest = digest
         self.chunks = chunks
         self.last = last
@@ -54,7 +57,7 @@ class ArchiveWriter:
             return cls._resumed(path)
         path.touch(mode=0o600)  # everything that any tenant wrote is in it
         file = path.open("r+b")
-        writer = cls(file, Digest(), 0, 0)
+        writer = cls(file, about, Digest(), 0, 0)
         writer._put([orjson.dumps({"archive": {"format": FORMAT, "version": VERSION, **about}})])
         return writer
 
@@ -70,7 +73,7 @@ class ArchiveWriter:
         file.seek(reader.end)
         digest = Digest(reader.digest.value)
         digest.records = reader.digest.records
-        return cls(file, digest, reader.number, reader.last)
+        return cls(file, reader.about, digest, reader.number, reader.last)
 
     def write(self, records: Sequence[Recorded]) -> None:
         """Write the commits as one chunk."""

@@ -8,17 +8,12 @@ from typing import Final, cast
 
 from agentos.domain.archive import ArchiveError
 from agentos.domain.log import Recorded, TailBatch
-from agentos.domain.ports import EventLog
-from agentos.domain.retention.retention import (
-    KIND,
-    RetentionPlanned,
-    begun_plans,
-    retention_ref,
-)
+from agentos.domain.retention.retention import RetentionPlanned
 from agentos.infra.archive import ArchiveReader
 from agentos.infra.jetstream.connection import Connection
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.retention import ArchiveDirectory
+from agentos.infra.whole_read import all_begun
 
 BATCH: Final = 512
 
@@ -77,16 +72,6 @@ class ArchivedLog(JetStreamLog):
             return live
         files = [(plan.first or 0, path) for plan in behind if (path := self._path(plan))]
         return merged_tail(live, archived(files, after))
-
-
-async def all_begun(log: EventLog) -> list[tuple[str, RetentionPlanned]]:
-    """Return tenant and plan of everything that may be gone."""
-    found = []
-    for last in await log.last_of_kind(KIND):
-        tenant_id = last.ref.tenant_id
-        records = await log.read(retention_ref(tenant_id))
-        found += [(tenant_id, plan) for plan in begun_plans(records)]
-    return found
 
 
 async def merged_tail(

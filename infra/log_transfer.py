@@ -5,22 +5,26 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from itertools import islice
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from agentos.domain.archive import ArchiveError, Digest, Places
 from agentos.domain.log import Recorded, TailBatch
 from agentos.domain.ports import EventLog
 from agentos.infra.archive import CHUNK_BYTES, CHUNK_RECORDS, ArchiveReader, ArchiveWriter
+from agentos.infra.whole_read import all_begun
 
 IN_FLIGHT: Final = 256
+LET_GO: Final = "let_go"
 Report = Callable[[int, int], None]
 
 
 async def export_log(log: EventLog, writer: ArchiveWriter, report: Report) -> None:
     """Write everything up to the log's head of now behind what the writer has, and its end.
 
-    `report(position, head)` is told of each chunk. The node may go on meanwhile.
+    `report(position, head)` is told of each chunk. The node may go on meanwhile. Raises
+    `ArchiveError` when retention let go of events since the archive was begun.
     """
+    await _require_unchanged(log, writer)
     head = await log.head()
     if writer.last < head:
         kept: list[Recorded] = []
@@ -35,7 +39,21 @@ async def export_log(log: EventLog, writer: ArchiveWriter, report: Report) -> No
         if kept:
             writer.write(kept)
             report(writer.last, head)
+    await _require_unchanged(log, writer)
     writer.finish()
+
+
+async def head_of(log: EventLog, **about: Any) -> dict[str, Any]:
+    """Return what the head of an archive of a log says: how often retention let go until now."""
+    return {**about, LET_GO: len(await all_begun(log))}
+
+
+async def _require_unchanged(log: EventLog, writer: ArchiveWriter) -> None:
+    if writer.about.get(LET_GO, 0) != len(await all_begun(log)):
+        raise ArchiveError(
+            "retention let go of events since this archive was begun: what it has is not the "
+            "whole log any more; remove it and begin anew"
+        )
 
 
 async def import_log(log: EventLog, reader: ArchiveReader, report: Report) -> Places:

@@ -116,8 +116,10 @@ class RemoteRun(Aggregate):
                 self.gaps = [
                     gap for gap in self.gaps if not filled.first <= gap.first <= filled.last
                 ]
-            case RemoteEnded():
+            case RemoteEnded() as end:
                 self.has_ended = True
+                if self.view_state is not None:  # the event that says so may not be in the copy
+                    self.view_state["status"] = end.status
 
     def _take(self, copied: EventsCopied) -> None:
         for line in copied.lines:
@@ -170,9 +172,17 @@ class RemoteRun(Aggregate):
         return self._events(staged, at)
 
     def miss(
-        self, last: int, reason: Literal["skipped", "expired", "refused"], at: Moment
+        self,
+        last: int,
+        reason: Literal["skipped", "expired", "refused"],
+        at: Moment,
+        *,
+        ended: str | None = None,
     ) -> list[Event]:
-        """Note that what follows the copy, up to `last`, cannot be had; once for each gap."""
+        """Note that what follows the copy, up to `last`, cannot be had; once for each gap.
+
+        `ended` is how the run ended, where its last event is among what is missing.
+        """
         if self.view_state is None:
             raise NotFoundError("no such remote run")
         gap = Gap(self.copied + 1, last)
@@ -181,7 +191,10 @@ class RemoteRun(Aggregate):
         found = GapFound(
             stack_id=self.linked.stack_id, first=gap.first, last=gap.last, reason=reason
         )
-        return self._events([found], at)
+        staged: list[Payload] = [found]
+        if ended is not None:
+            staged.append(RemoteEnded(stack_id=self.linked.stack_id, status=ended, last=last))
+        return self._events(staged, at)
 
     def _events(self, payloads: Sequence[Payload], at: Moment) -> list[Event]:
         return [

@@ -73,7 +73,9 @@ async def purged_run(parts: Parts, ref: StreamRef) -> RunView | None:
 def events_gone(row: RunView) -> CursorExpiredError:
     """Return what a purged run's events are answered with."""
     return CursorExpiredError(
-        "the events of this run are not kept any more", first_sequence=row.sequence + 1
+        "the events of this run are not kept any more",
+        first_sequence=row.sequence + 1,
+        status=row.view()["status"],
     )
 
 

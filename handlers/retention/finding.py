@@ -55,7 +55,12 @@ class Finder:
         self._passed: dict[tuple[str, Kind, int], Passed] = {}
 
     async def find(self, tenant_id: str, kind: Kind, age_ms: int) -> Batch:
-        """Return what is due of a kind, as much as goes together; empty when nothing is."""
+        """Return what is due of a kind, as much as goes together; empty when nothing is.
+
+        Nothing is while somebody reads the log from the beginning.
+        """
+        if self._readers.is_held_off():
+            return self._batch(kind, age_ms)
         match kind:
             case "runs":
                 return await self._runs(tenant_id, age_ms)

@@ -41,6 +41,7 @@ from agentos.handlers.retention.readers import Readers
 
 FIRST_S: Final = 5.0
 HEAR_S: Final = 3.0
+HELD_S: Final = 0.1
 GRACE_S: Final = 1.0
 PATIENCE_S: Final = 10.0
 TROUBLE: Final = (AgentOSError, TimeoutError, FoldError, ArchiveError, OSError)
@@ -227,6 +228,8 @@ class RetentionKeeper:
             if state.phase == "planned":
                 # In this time whoever follows the log reads the plan, and so all that lies before.
                 await asyncio.sleep(parts.grace_s)
+                while parts.readers.is_held_off():  # noqa: ASYNC110 - beats that stay away
+                    await asyncio.sleep(HELD_S)
                 if not await self._is_archived(state):
                     return None
                 await self._append(state, state.begin(parts.moment()))

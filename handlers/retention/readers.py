@@ -10,7 +10,9 @@ from agentos.domain.ports import EventLog, Signals
 from agentos.domain.subjects import ALL_HEARTBEATS
 
 HEARD_S: Final = 10.0
-READERS: Final = frozenset({"projector", "rebuild"})
+PROJECTOR: Final = "projector"
+READER: Final = "reader"
+"""Whoever reads the log from the beginning: a rebuild, an export, a backup."""
 
 
 class Readers:
@@ -19,6 +21,7 @@ class Readers:
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._heard: dict[str, tuple[str, float, int]] = {}
+        """By worker: what it is, when it was heard, where it is."""
 
     async def listen(self, signals: Signals) -> None:
         """Hear the heartbeats from now on."""
@@ -26,18 +29,22 @@ class Readers:
 
     def _on_heartbeat(self, subject: str, data: bytes) -> None:
         beat: dict[str, Any] = orjson.loads(data)
-        if (service := beat.get("service")) in READERS:
+        if (service := beat.get("service")) in (PROJECTOR, READER):
             now = asyncio.get_running_loop().time()
-            self._heard[beat["worker_id"]] = (service, now, int(beat["position"]))
+            self._heard[beat["worker_id"]] = (service, now, int(beat.get("position", 0)))
 
     def projected(self) -> int:
         """Return the position up to which every read model is; 0 when no projector is heard."""
+        return min((at for service, at in self._lately() if service == PROJECTOR), default=0)
+
+    def is_held_off(self) -> bool:
+        """Whether somebody reads the log from the beginning: nothing goes meanwhile."""
+        return any(service == READER for service, _ in self._lately())
+
+    def _lately(self) -> list[tuple[str, int]]:
         old = asyncio.get_running_loop().time() - HEARD_S
         self._heard = {name: beat for name, beat in self._heard.items() if beat[1] > old}
-        beats = self._heard.values()
-        if not any(service == "projector" for service, _, _ in beats):
-            return 0
-        return min(position for _, _, position in beats)
+        return [(service, position) for service, _, position in self._heard.values()]
 
     async def audited(self, tenant_id: str) -> int:
         """Return the position up to which a tenant's causes are in its chain."""

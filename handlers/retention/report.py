@@ -29,8 +29,9 @@ async def all_archives(log: EventLog) -> list[Archive]:
 
 async def plan_of(log: EventLog, ref: StreamRef) -> RetentionPlanned | None:
     """Return the plan by which a stream went, `None` if none did."""
-    _, plans = await history(log, ref.tenant_id)
-    for plan in plans:
+    name = ref.aggregate_id.encode()
+    records = await log.read(retention_ref(ref.tenant_id))
+    for plan in plans_in([record for record in records if name in record.body]):
         if any((s.kind, s.id) == (ref.kind, ref.aggregate_id) for s in plan.streams):
             return plan
     return None

@@ -4,10 +4,12 @@ A directory: `backup.json` is written last, so that one without it was broken of
 models are not in it: the log makes them.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,20 +21,25 @@ from nats.aio.client import Client
 from nats.js.api import KeyValueConfig, StorageType
 
 from agentos.domain.errors import DependencyUnavailableError
+from agentos.domain.ports import EventLog
 from agentos.domain.privacy.subject import DataSubject
 from agentos.infra.archive import ArchiveReader, ArchiveWriter
 from agentos.infra.jetstream.connection import Connection
 from agentos.infra.jetstream.content_keys import JetStreamContentKeys
 from agentos.infra.jetstream.key_usage import BUCKET as KEY_USAGE
 from agentos.infra.jetstream.log import JetStreamLog
-from agentos.infra.log_transfer import Report, export_log, import_log
+from agentos.infra.jetstream.signals import NatsSignals
+from agentos.infra.log_transfer import Report, export_log, head_of, import_log
 from agentos.infra.node.files import write_object, write_whole
+from agentos.infra.retention import ArchiveDirectory
 from agentos.infra.tools.jetstream_kv import BUCKET as TOOL_KV
+from agentos.infra.whole_read import all_begun, whole_read
 
 FORMAT: Final = "agentos-backup"
 VERSION: Final = 1
 LIST: Final = "backup.json"
 LOG: Final = "log.gz"
+ARCHIVES: Final = "archive"
 CONTENT_KEYS: Final = "content_keys.ndjson"
 SECRETS: Final = "secrets"
 BUCKETS: Final = (TOOL_KV, KEY_USAGE)
@@ -47,18 +54,28 @@ class BackupError(Exception):
 
 
 async def make_backup(
-    connection: Connection, data: Path, out: Path, *, with_secrets: bool, report: Report
+    connection: Connection,
+    data: Path,
+    out: Path,
+    *,
+    with_secrets: bool,
+    report: Report,
+    archives: ArchiveDirectory | None = None,
 ) -> dict[str, Any]:
     """Write a backup of the running node into `out`, and return its list.
 
-    Begun again in the same directory, the log goes on where it was broken off.
+    Begun again in the same directory, the log goes on where it was broken off. What retention
+    let go is in it as the archives have it; those that are elsewhere are named.
     """
     _begin(out)
-    writer = ArchiveWriter.open(out / LOG, {"created_at": _now()})
-    try:
-        await export_log(JetStreamLog(connection), writer, report)
-    finally:
-        writer.close()
+    log = JetStreamLog(connection)
+    async with whole_read(NatsSignals(connection)):
+        writer = ArchiveWriter.open(out / LOG, await head_of(log, created_at=_now()))
+        try:
+            await export_log(log, writer, report)
+        finally:
+            writer.close()
+        missing = await _keep_archives(log, archives, out / ARCHIVES)
     for bucket in BUCKETS:
         await _keep_bucket(connection, bucket, out / f"{bucket}.ndjson")
     await _keep_content_keys(connection, out / CONTENT_KEYS)
@@ -72,6 +89,7 @@ async def make_backup(
         "last_position": writer.last,
         "log_digest": writer.digest.value,
         "with_secrets": with_secrets,
+        "archives_missing": missing,
         "files": {str(path.relative_to(out)): _sha256(path) for path in _files(out)},
     }
     write_object(out / LIST, content)
@@ -114,6 +132,43 @@ async def fill_from(connection: Connection, out: Path, report: Report) -> None:
         await _fill_bucket(connection, bucket, out / f"{bucket}.ndjson")
     entries = _entries(out / CONTENT_KEYS) if CONTENT_KEYS in files else []
     await _fill_content_keys(connection, entries)
+
+
+async def _keep_archives(log: EventLog, archives: ArchiveDirectory | None, into: Path) -> list[str]:
+    """Copy the archives of what went; returns those that are not in the directory."""
+    named = [plan.archive for _, plan in await all_begun(log) if plan.archive is not None]
+    if archives is None or not named:
+        return [archive.name for archive in named]
+    missing = archives.missing(named)
+    names = [archive.name for archive in named if archive.name not in missing]
+    await asyncio.to_thread(_copy_all, archives.directory, names, into)
+    return missing
+
+
+def _copy_all(directory: Path, names: Sequence[str], into: Path) -> None:
+    into.mkdir(exist_ok=True, mode=0o700)
+    for name in names:
+        if not (into / name).exists():
+            _copy(directory / name, into / name)
+
+
+def bring_back_archives(out: Path, archives: ArchiveDirectory | None) -> int:
+    """Put a backup's archives where a node looks for them; returns how many there are."""
+    found = sorted((out / ARCHIVES).glob("*"))
+    if archives is None:
+        return 0
+    for path in found:
+        archives.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _copy(path, archives.directory / path.name)
+    return len(found)
+
+
+def _copy(path: Path, to: Path) -> None:
+    """Copy a file, readable by its owner only; it is there whole, or not at all."""
+    part = to.with_name(f".{to.name}.part")
+    part.touch(mode=0o600)
+    shutil.copyfile(path, part)
+    part.replace(to)
 
 
 def bring_back_secrets(out: Path, data: Path) -> list[str]:

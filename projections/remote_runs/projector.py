@@ -138,6 +138,9 @@ def _evolve(row: RemoteRow, kind: str, inner: Inner) -> None:
         row.gaps = _json(left)
     elif kind == RemoteEnded.TYPE:
         row.has_ended = True
+        if row.status != payload["status"]:  # the event that says so is not in the copy
+            row.status = payload["status"]
+            row.view_json = _json({**row.view(), "status": row.status})
 
 
 def _json(value: Any) -> str:

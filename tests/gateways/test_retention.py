@@ -102,7 +102,7 @@ async def test_its_events_are_gone_and_not_not_found(door: Door) -> None:
         for url in door.urls[:1]:
             status, answer, _ = await door.call("GET", url + path.format(script.run_id))
             assert (status, answer["error"]["code"]) == (410, "cursor_expired")
-            assert answer["error"]["details"] == {"first_sequence": 6}
+            assert answer["error"]["details"] == {"first_sequence": 6, "status": "completed"}
     path = f"{door.urls[2]}/v1/federation/runs/{script.run_id}/events"
     status, answer, _ = await door.call("GET", path)
     assert (status, answer["error"]["code"]) == (410, "cursor_expired")

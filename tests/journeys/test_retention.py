@@ -22,7 +22,7 @@ from agentos.projections.drift import SCRATCH, Drift, DriftCheck, _prepare
 from agentos.projections.schema import LIVE
 from agentos.projections.schema import connect as database
 from tests.journeys.mini_node import MiniNode
-from tests.journeys.real_node import unused_node
+from tests.journeys.real_node import real_node, unused_node
 
 KEPT = {"AGENTOS_RETENTION_RUNS": "2s", "AGENTOS_RETENTION_EVERY_S": "1"}
 POINTS = (
@@ -284,3 +284,51 @@ async def test_an_archive_gives_the_runs_back_in_another_node(node: MiniNode) ->
             assert (status, answer["run"]) == (200, view)
             events = await client.events(run)
     assert events == [json.loads(line)["event"] for line in archived[run]]
+
+
+async def test_a_restored_node_has_what_went(tmp_path: Path) -> None:
+    """The archives are in a backup; the read models of the new node are made from them too."""
+    with real_node(**KEPT) as lost, unused_node() as found:
+        async with lost.client() as client:
+            runs = [await client.start(f"calculate {n} * 7") for n in range(3)]
+            views = {run: await client.wait(run) for run in runs}
+            async with asyncio.timeout(60):
+                for run in runs:
+                    while (await client.ask("GET", f"/v1/runs/{run}/events"))[0] != 410:  # noqa: ASYNC110
+                        await asyncio.sleep(0.1)
+            made = await asyncio.to_thread(lost.told, "backup", "-o", str(tmp_path / "backup"))
+        assert made["archives_missing"] == []
+        lost.down()
+        restored = found.told("restore", str(tmp_path / "backup"))
+        assert restored["archives"] >= 1
+        await asyncio.to_thread(found.up)
+        async with found.client() as client:
+            async with asyncio.timeout(60):
+                for run in runs:
+                    while (await client.ask("GET", f"/v1/runs/{run}"))[0] != 200:  # noqa: ASYNC110
+                        await asyncio.sleep(0.1)
+            for run in runs:
+                assert (await client.ask("GET", f"/v1/runs/{run}"))[1]["run"] == views[run]
+                assert (await client.ask("GET", f"/v1/runs/{run}/events"))[0] == 410
+            assert (await client.wait(await client.start("hello")))["status"] == "completed"
+        rebuilt = found.told("replay", "rebuild")
+        assert rebuilt["identical"]
+
+
+async def test_an_export_over_which_events_went_is_not_called_whole(
+    node: MiniNode, tmp_path: Path
+) -> None:
+    node.start("handlers", **KEPT)
+    await node.gateway_up()
+    first = await ended(node)
+    await purged(node, first)
+    file = tmp_path / "log.gz"
+    code, said = await agentos(node, "log", "export", "-o", str(file), "--json")
+    assert code == 0, said
+    whole = await asyncio.to_thread(file.read_bytes)
+    second = await ended(node)
+    await purged(node, second)
+    await asyncio.to_thread(file.write_bytes, whole[:-20])  # as if it had been broken off
+    code, said = await agentos(node, "log", "export", "-o", str(file))
+    assert code == 1
+    assert "retention let go" in said

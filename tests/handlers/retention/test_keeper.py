@@ -16,7 +16,7 @@ from agentos.handlers.retention.keeper import RetentionKeeper
 from agentos.infra.retention import ArchiveDirectory
 from tests.domain.given import T0
 from tests.handlers.auditor.audited import Crash, audit_all, crash_at, records_of, verdict
-from tests.handlers.node import UnevenLog, create
+from tests.handlers.node import UnevenLog, create, settle
 from tests.handlers.retention.world import DAY_MS, World, a_world, round_of
 
 POINTS = (
@@ -71,13 +71,28 @@ async def test_nothing_goes_while_no_projector_is_heard(tmp_path: Path) -> None:
         keeper = await world.keeper()
         keeper._parts.readers._heard.clear()
         assert await round_of(keeper) == []
-        await world.projected(await world.node.log.head(), "rebuild")
-        assert await round_of(keeper) == [], "a rebuild is no projector"
         await world.projected(await world.node.log.head())
-        await world.projected(1, "rebuild")
-        assert await round_of(keeper) == [], "but it is waited for"
-        await world.projected(await world.node.log.head(), "rebuild")
         assert len(await round_of(keeper)) == 1
+
+
+async def test_whoever_reads_from_the_beginning_holds_it_off(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as world:
+        runs = await world.ended(1)
+        keeper = await world.keeper(others={"quota": "1d"})
+        await world.projected(0, "reader")
+        assert await round_of(keeper) == []
+        assert [due async for due in keeper.due()] == []
+        keeper._parts.readers._heard.pop("wrk_reader")
+        going = asyncio.create_task(round_of(keeper))
+        async with asyncio.timeout(10):
+            while await phase(world, keeper) != "planned":
+                await settle(0.001)
+                if going.done():
+                    break
+        if not going.done():  # it came while a plan stood: nothing begins before it has ended
+            await world.projected(0, "reader")
+        await going
+        assert await world.kept(runs) == []
 
 
 async def test_by_default_everything_is_kept(tmp_path: Path) -> None:
