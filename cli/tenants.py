@@ -25,6 +25,10 @@ Bodies = Annotated[
     bool | None,
     typer.Option("--record-bodies/--no-record-bodies", help="Keep direct calls' bodies, sealed."),
 ]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option("--keep", help="How long what is kept: runs=90d, usage=forever; may come again."),
+]
 MaxRuns = Annotated[int | None, typer.Option("--max-concurrent-runs", help="Runs at once.")]
 
 
@@ -46,13 +50,16 @@ def create(  # noqa: PLR0917 - a command has the options it has
     billing_account: Billing = None,
     erasure: Erasure = None,
     record_bodies: Bodies = None,
+    keep: Keep = None,
     url: Url = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a tenant; its id is given once, for ever."""
     profile = _profile(name, plan, quotas, max_concurrent_runs, entitlements, policy)
-    profile |= _metadata(tags, billing_account) | _privacy(erasure, record_bodies)
+    profile |= (
+        _metadata(tags, billing_account) | _privacy(erasure, record_bodies) | _retention(keep)
+    )
     body = {"tenant_id": tenant, **profile}
     _show(connect(url, data_dir).call("POST", PATH, body), as_json=as_json)
 
@@ -70,13 +77,16 @@ def update(  # noqa: PLR0917 - a command has the options it has
     billing_account: Billing = None,
     erasure: Erasure = None,
     record_bodies: Bodies = None,
+    keep: Keep = None,
     url: Url = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Change what is given and leave the rest; a null in the JSON brings the default back."""
     changes = _profile(name, plan, quotas, max_concurrent_runs, entitlements, policy)
-    changes |= _metadata(tags, billing_account) | _privacy(erasure, record_bodies)
+    changes |= (
+        _metadata(tags, billing_account) | _privacy(erasure, record_bodies) | _retention(keep)
+    )
     if not changes:
         end("nothing to change was given", WRONG_USAGE)
     answer = connect(url, data_dir).call("PATCH", f"{PATH}/{part(tenant)}", changes)
@@ -212,3 +222,13 @@ def _privacy(erasure: bool | None, record_bodies: bool | None) -> dict[str, Any]
     switches = (("erasure", erasure), ("record_bodies", record_bodies))
     found = {name: value for name, value in switches if value is not None}
     return {"privacy": found} if found else {}
+
+
+def _retention(keep: list[str] | None) -> dict[str, Any]:
+    found = {}
+    for said in keep or ():
+        kind, _, age = said.partition("=")
+        if not age:
+            end(f"--keep {said}: it is KIND=AGE, such as runs=90d", WRONG_USAGE)
+        found[kind] = age
+    return {"retention": found} if found else {}

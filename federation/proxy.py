@@ -111,11 +111,23 @@ class RemoteEvents:
         return None
 
     async def _has_copy(self) -> bool:
-        remote = RemoteRun(self._wanted.ref)
-        remote.fold(await self._ports.log.read(self._wanted.ref))
-        if remote.has_ended and self._seen >= remote.copied:
-            self._has_ended = True
-        return remote.copied > self._seen or remote.has_ended
+        """Whether the copy has something to show, or has shown all there is.
+
+        Raises `CursorExpiredError` when all that is left is a gap that stays.
+        """
+        records = await self._ports.log.read(self._wanted.ref)
+        remote = RemoteRun(self._wanted.ref).fold(records)
+        if copied_lines(records, self._seen):
+            return True
+        if remote.has_ended and self._seen < remote.copied:
+            raise self._expired(remote.copied)
+        self._has_ended = remote.has_ended
+        return remote.has_ended
+
+    def _expired(self, missing_to: int) -> CursorExpiredError:
+        return CursorExpiredError(
+            "the peer does not keep these events any more", first_sequence=missing_to + 1
+        )
 
     async def _require_copy(self, why: str) -> None:
         if not await self._has_copy():
@@ -214,9 +226,7 @@ class RemoteEvents:
         if out:
             await stream.write(bytes(out))
         if missing_to > self._seen and not self._has_ended:
-            raise CursorExpiredError(
-                "the peer does not keep these events any more", first_sequence=missing_to + 1
-            )
+            raise self._expired(missing_to)
 
     def _missing_to(self, records: Sequence[Recorded]) -> int:
         """Return the last sequence of a copy that ended without the run's end, else 0."""

@@ -193,6 +193,37 @@ async def test_events_that_are_gone_for_ever_are_a_gap_with_its_numbers(
     assert remote.has_ended
 
 
+async def test_a_run_that_the_peer_let_go_ends_its_copy_and_no_gap_is_silent(
+    node: FedNode, fake: FakePeer
+) -> None:
+    gone = {
+        "error": {
+            "code": "cursor_expired",
+            "message": "gone",
+            "retryable": False,
+            "details": {"first_sequence": 6, "status": "completed"},
+        }
+    }
+
+    def give(after: int) -> Any:
+        return (410, gone) if after >= 2 else [frame(event(n)) for n in (1, 2) if n > after]
+
+    fake.streams = give
+    await node.forward(FAKE)
+    await node.wait_copied(RUN, 5)
+    remote = await node.remote(RUN)
+    assert remote.has_ended
+    assert [tuple(gap) for gap in remote.gaps] == [(3, 5)]
+    assert remote.view()["status"] == "completed"
+    status, found = await read(node, RUN)
+    assert status == 200
+    assert sequences(found[:2]) == [1, 2]
+    assert (found[2].event, found[2].data["error"]["code"]) == ("agentos.error", "cursor_expired")
+    status, (answer,) = await read(node, RUN, "?after_sequence=2")
+    assert (status, answer["error"]["code"]) == (410, "cursor_expired")
+    assert (await read(node, RUN, "?after_sequence=5"))[0] == 204
+
+
 LIES = [
     event(1, tenant_id="tnt_b"),
     event(1, run_id="run_other"),

@@ -22,7 +22,7 @@ from agentos.projections.drift import SCRATCH, Drift, DriftCheck, _prepare
 from agentos.projections.schema import LIVE
 from agentos.projections.schema import connect as database
 from tests.journeys.mini_node import MiniNode
-from tests.journeys.real_node import real_node, unused_node
+from tests.journeys.real_node import Client, real_node, unused_node
 
 KEPT = {"AGENTOS_RETENTION_RUNS": "2s", "AGENTOS_RETENTION_EVERY_S": "1"}
 POINTS = (
@@ -286,15 +286,24 @@ async def test_an_archive_gives_the_runs_back_in_another_node(node: MiniNode) ->
     assert events == [json.loads(line)["event"] for line in archived[run]]
 
 
+async def events_status(client: Client, run_id: str) -> int:
+    async with client.http.get(f"/v1/runs/{run_id}/events") as answer:
+        return answer.status
+
+
 async def test_a_restored_node_has_what_went(tmp_path: Path) -> None:
     """The archives are in a backup; the read models of the new node are made from them too."""
-    with real_node(**KEPT) as lost, unused_node() as found:
+    with real_node(AGENTOS_RETENTION_EVERY_S="1") as lost, unused_node() as found:
+        asked = lost.told("tenants", "update", "tnt_demo", "--keep", "runs=2s")
+        assert asked["tenant"]["retention"] == {"runs": "2s"}
+        wrong = lost.command("tenants", "update", "tnt_demo", "--keep", "audit=2s")
+        assert (wrong.returncode, "kept whole" in wrong.stderr) == (1, True)
         async with lost.client() as client:
             runs = [await client.start(f"calculate {n} * 7") for n in range(3)]
             views = {run: await client.wait(run) for run in runs}
             async with asyncio.timeout(60):
                 for run in runs:
-                    while (await client.ask("GET", f"/v1/runs/{run}/events"))[0] != 410:  # noqa: ASYNC110
+                    while await events_status(client, run) != 410:  # noqa: ASYNC110
                         await asyncio.sleep(0.1)
             made = await asyncio.to_thread(lost.told, "backup", "-o", str(tmp_path / "backup"))
         assert made["archives_missing"] == []
@@ -309,7 +318,7 @@ async def test_a_restored_node_has_what_went(tmp_path: Path) -> None:
                         await asyncio.sleep(0.1)
             for run in runs:
                 assert (await client.ask("GET", f"/v1/runs/{run}"))[1]["run"] == views[run]
-                assert (await client.ask("GET", f"/v1/runs/{run}/events"))[0] == 410
+                assert await events_status(client, run) == 410
             assert (await client.wait(await client.start("hello")))["status"] == "completed"
         rebuilt = found.told("replay", "rebuild")
         assert rebuilt["identical"]

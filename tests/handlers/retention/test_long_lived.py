@@ -172,3 +172,18 @@ async def test_kinds_go_one_after_the_other(tmp_path: Path) -> None:
         assert [applied.kind for applied in done] == ["runs", "usage"]
         assert await world.gone("usage") >= 1
         assert await world.gone("runs") == 1
+
+
+async def test_a_push_of_a_run_that_was_ours_is_refused_also_when_it_went(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as world:
+        (run_id,) = await world.ended(1)
+        lines = lines_of_a_run(world, run_id)
+        pushed = {"source_stack_id": "stk_b", "run_id": run_id, "lines": lines}
+        before = await send(world, "events.ingest", **pushed)
+        await round_of(await world.keeper())
+        assert await world.kept([run_id]) == []
+        assert await send(world, "events.ingest", **pushed) == before
+        assert before["accepted"] == 0
+        others = lines_of_a_run(world, "run_another")
+        pushed = {"source_stack_id": "stk_b", "run_id": "run_another", "lines": others}
+        assert (await send(world, "events.ingest", **pushed))["accepted"] == len(others)
