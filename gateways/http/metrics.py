@@ -5,6 +5,8 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from agentos.gateways.http.series import PlainHistogram
+
 METHODS: Final = frozenset("GET POST PUT PATCH DELETE HEAD OPTIONS".split())
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 FAST: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
@@ -52,11 +54,11 @@ class Metrics:
         self._model_cost = Counter(
             "agentos_model_cost_usd", "Dollars that model calls cost", registry=self.registry
         )
-        self.model_overhead = Histogram(
+        self.model_overhead = PlainHistogram(
             "agentos_model_overhead_seconds",
             "Time of a call, answered at the first attempt, that was not the backend's",
-            buckets=FAST,
-            registry=self.registry,
+            FAST,
+            self.registry,
         )
         decisions = Counter(
             "agentos_policy_decisions",

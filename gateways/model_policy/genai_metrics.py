@@ -4,7 +4,6 @@ Kept as plain counts and made into families only when somebody looks: a call cos
 Labels are names of the catalog and codes; whatever a caller made up is `other`.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from agentos.domain.models.provider import Providers
 from agentos.domain.models.published import CatalogAggregate
 from agentos.domain.tracing.call_spans import OPERATIONS
 from agentos.domain.tracing.span import OURS
+from agentos.gateways.http.series import Series
 from agentos.gateways.model_policy.model_metrics import OTHER
 
 # The boundaries that the conventions give.
@@ -27,31 +27,8 @@ COMMON: Final = (
     "gen_ai_request_model",
     "gen_ai_response_model",
 )
+KEPT: Final = 1_000
 Names = tuple[str, ...]
-
-
-class Series:
-    """One histogram's counts."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count a value in the first bucket whose bound it does not pass."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Return the cumulative counts by their bounds as text."""
-        found, so_far = [], 0
-        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
-            so_far += count
-            found.append(("+Inf" if bound == float("inf") else f"{bound:g}", float(so_far)))
-        return found
 
 
 class GenAiMetrics(Collector):
@@ -65,6 +42,7 @@ class GenAiMetrics(Collector):
         self._refs: frozenset[str] = frozenset()
         self._durations: dict[Names, Series] = {}
         self._tokens: dict[Names, tuple[Series, Series]] = {}
+        self._known: dict[Names, Names] = {}
 
     def called(self, usage: Mapping[str, Any]) -> None:
         """Count one call that ended, by the fields of its `UsageRecorded`."""
@@ -108,10 +86,19 @@ class GenAiMetrics(Collector):
         return series
 
     def _names(self, usage: Mapping[str, Any]) -> Names:
-        backend, model, ref = usage["backend"], usage["model"], usage["model_ref"]
+        """Return the labels of a call, worked out once for as long as the catalog holds."""
+        asked = (usage["operation"], usage["backend"], usage["model"], usage["model_ref"])
+        names = self._known.get(asked)
+        if names is None:
+            if len(self._known) >= KEPT:  # callers may ask for as many names as they like
+                self._known.clear()
+            names = self._known[asked] = self._shown(*asked)
+        return names
+
+    def _shown(self, operation: str, backend: str, model: str, ref: str) -> Names:
         known = f"{backend}/{model}" in self._models
         return (
-            OPERATIONS[usage["operation"]],
+            OPERATIONS[operation],
             self._providers.of(backend, model) if backend else OURS,
             ref if ref in self._refs else OTHER,
             model if known else OTHER if backend else "",
@@ -120,6 +107,7 @@ class GenAiMetrics(Collector):
     def _learn(self, catalog: CatalogAggregate) -> None:
         document = catalog.document
         self._version = catalog.version
+        self._known.clear()
         self._providers = Providers(document)
         self._models = frozenset(model.model_id for model in document.models)
         names = {model.name for model in document.models} | {r.name for r in document.routes}
