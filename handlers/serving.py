@@ -82,7 +82,7 @@ class CommandServer:
         async def answer() -> bytes:
             return orjson.dumps({"ok": await handle(self._parts, name, message)})
 
-        return await answer_errors(name, answer)
+        return await answer_errors(name, answer, message)
 
 
 async def _decode(message: Any) -> Any:

@@ -11,13 +11,15 @@ from structlog.typing import Processor
 
 _RENAMED = {"event": "message", "timestamp": "time"}
 _FIRST = ("time", "level", "service", "message")
+_WHOSE = ("tenant_id", "run_id", "correlation_id", "trace_id", "span_id")
 
 
 def configure_logging(service: str, level: str = "info") -> None:
     """Send structlog and the standard library's logging out as JSON lines.
 
     Fields are `time` (UTC, milliseconds), `level`, `service`, `message`, and whatever was
-    bound: `tenant_id`, `run_id`, `correlation_id`, `trace_id`, `span_id`.
+    bound or, with the standard library, given as `extra`: `tenant_id`, `run_id`,
+    `correlation_id`, `trace_id`, `span_id`.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -40,7 +42,7 @@ def configure_logging(service: str, level: str = "info") -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(_WHOSE), *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _render],
         )
     )

@@ -24,9 +24,10 @@ from agentos.infra.retention import ArchiveDirectory, archive_directory
 from agentos.projections.all import make_projectors
 from agentos.projections.drift import DriftCheck
 from agentos.projections.errors import ProjectionError
+from agentos.projections.first_of import first_of
 from agentos.projections.metrics import ProjectorMetrics
 from agentos.projections.model_calls.projector import DAYS
-from agentos.projections.runner import ProjectionRunner, first_of
+from agentos.projections.runner import ProjectionRunner
 
 if TYPE_CHECKING:
     from agentos.infra.settings import Settings

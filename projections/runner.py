@@ -7,8 +7,8 @@ A restart of PostgreSQL or of the broker is waited out; whatever a restart canno
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from psycopg import InterfaceError, OperationalError
 
@@ -17,6 +17,7 @@ from agentos.domain.ports import EventLog
 from agentos.projections.all import make_projectors
 from agentos.projections.chunks import follow
 from agentos.projections.errors import LogBehindReadModelError, RebuiltError
+from agentos.projections.first_of import first_of
 from agentos.projections.projector import Projector
 from agentos.projections.schema import LIVE, connect, create_tables
 from agentos.projections.writer import Writer
@@ -113,16 +114,3 @@ class ProjectionRunner:
                 self.caught_up.set()
                 # The tail reads on meanwhile: the next transaction takes what came together.
                 await asyncio.sleep(max(0.0, began + self._pace_s - time.monotonic()))
-
-
-async def first_of(*works: Coroutine[Any, Any, None]) -> None:
-    """Run side by side until one ends; its error is raised, the others are cancelled."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

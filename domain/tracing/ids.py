@@ -61,3 +61,10 @@ def parent_in(trace: Trace, parent_span_id: str | None) -> str | None:
 def own_span(trace: Trace, parent_span_id: str | None, an_id: str) -> str:
     """Return the span of what an event begins; for events of before it follows from the id."""
     return span_of(an_id) if parent_span_id is None else trace.span_id
+
+
+def log_fields(traceparent: str) -> dict[str, str]:
+    """Return what a log line says of the span that it belongs to."""
+    if traceparent == NO_TRACE:
+        return {}
+    return {"trace_id": traceparent[3:35], "span_id": traceparent[36:52]}

@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 from agentos.domain.auth import AuthContext
 from agentos.domain.ports import NewId
-from agentos.domain.tracing.ids import NO_PARENT, child_of
+from agentos.domain.tracing.ids import NO_PARENT, child_of, log_fields
 
 SCOPE_KEY: Final = "agentos.call"
 UNMATCHED: Final = "unmatched"
@@ -58,6 +58,11 @@ class Call:
         if traceparent and TRACEPARENT.fullmatch(traceparent.encode("utf-8", "replace")):
             self.traceparent = continued(traceparent)
             self.parent_span_id = traceparent[36:52]
+
+    def log_fields(self) -> dict[str, str]:
+        """Return what a log line says of whose request it is about."""
+        whose = {} if self.auth is None else {"tenant_id": self.auth.tenant_id}
+        return whose | {"correlation_id": self.correlation_id} | log_fields(self.traceparent)
 
     def headers(self) -> list[Header]:
         """Return the headers that every answer to this request carries."""

@@ -79,13 +79,16 @@ def error_headers(error: AgentOSError, wire: Mapping[str, Any]) -> dict[str, str
     return headers
 
 
-def as_our_error(exc: Exception, correlation_id: str) -> AgentOSError:
-    """Return what the caller may see of any exception; what is not ours is logged whole."""
+def as_our_error(exc: Exception, whose: Mapping[str, str]) -> AgentOSError:
+    """Return what the caller may see of any exception; what is not ours is logged whole.
+
+    `whose` are the log's fields of the request: `Call.log_fields`, or a part of them.
+    """
     if isinstance(exc, AgentOSError):
         return exc
     if isinstance(exc, HTTPException):
         return _of_framework(exc)
-    log.error("unexpected error", exc_info=exc, extra={"correlation_id": correlation_id})
+    log.error("unexpected error", exc_info=exc, extra=dict(whose))
     return InternalError("something broke on our side; the log has it under the correlation id")
 
 

@@ -58,7 +58,7 @@ class Doorway:
             limited = limited_receive(scope, receive, limit)
             await self._app.router(scope, limited, send_marked)
         except Exception as exc:
-            error = as_our_error(exc, call.correlation_id)
+            error = as_our_error(exc, call.log_fields())
             if call.status:
                 raise
             if error.code == "method_not_allowed":

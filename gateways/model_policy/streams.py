@@ -86,5 +86,5 @@ class StreamedAnswer:
         except Exception as exc:
             if not outlet.has_begun:
                 raise
-            failure = frames.failure(as_our_error(exc, correlation_id), correlation_id)
+            failure = frames.failure(as_our_error(exc, call.log_fields()), correlation_id)
             await outlet.finish(failure)

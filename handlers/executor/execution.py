@@ -27,6 +27,7 @@ from agentos.domain.run.events import (
 )
 from agentos.domain.run.run import Run
 from agentos.domain.subjects import StreamRef
+from agentos.domain.tracing.ids import log_fields
 from agentos.handlers.crash import CrashPoint
 from agentos.handlers.executor.calls import Outside, ask_model, call_tool
 from agentos.handlers.executor.deltas import Deltas
@@ -75,6 +76,12 @@ class Execution:
     def run_id(self) -> str:
         """The run in hand."""
         return self._item.ref.aggregate_id
+
+    def log_fields(self) -> dict[str, str]:
+        """Return what a log line says of whose run it is about."""
+        trace, ref = self._run.trace, self._run.ref
+        whose = {"run_id": ref.aggregate_id, "tenant_id": ref.tenant_id}
+        return whose | (log_fields(trace.traceparent) if trace else {})
 
     async def execute(self, taken: Callable[[], Awaitable[None]]) -> None:
         """Take the run and work it off, until it ends or waits for a person.

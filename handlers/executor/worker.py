@@ -87,11 +87,11 @@ class Worker:
         try:
             await execution.execute(lambda: self._queue.done(item))
         except LeaseLostError as lost:
-            log.info("lease lost", run_id=run_id, reason=str(lost))
+            log.info("lease lost", **execution.log_fields(), reason=str(lost))
         except AgentOSError as error:
-            log.warning("run put back", run_id=run_id, error=str(error))
+            log.warning("run put back", **execution.log_fields(), error=str(error))
         except Exception:
-            log.exception("run broke", run_id=run_id, tenant_id=item.ref.tenant_id)
+            log.exception("run broke", **execution.log_fields())
             await self._break(execution)
         finally:
             del self._running[run_id]
@@ -102,7 +102,7 @@ class Worker:
         except LeaseLostError:
             return
         except (AgentOSError, FoldError):
-            log.exception("run cannot be failed", run_id=execution.run_id)
+            log.exception("run cannot be failed", **execution.log_fields())
 
     def _on_cancel_notice(self, subject: str, data: bytes) -> None:
         execution = self._running.get(subject.rpartition(".")[2])

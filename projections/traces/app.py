@@ -28,7 +28,7 @@ from agentos.infra.otlp_settings import (
     require_extra,
     traces_url,
 )
-from agentos.projections.runner import first_of
+from agentos.projections.first_of import first_of
 from agentos.projections.traces.delivery import Delivery
 from agentos.projections.traces.metrics import TracerMetrics
 from agentos.projections.traces.tracer import Tracer

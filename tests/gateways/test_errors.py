@@ -83,6 +83,8 @@ async def test_what_breaks_is_internal_and_shows_no_stack(
     (record,) = [r for r in caplog.records if "unexpected" in r.message]
     assert record.exc_info
     assert record.__dict__["correlation_id"] == body["correlation_id"]
+    assert record.__dict__["tenant_id"] == "tnt_a"
+    assert len(record.__dict__["trace_id"]) == 32
 
 
 async def test_no_handler_and_no_answer(door: Door) -> None:
