@@ -1,7 +1,7 @@
 """How this node tells a peer who asks: a signed token of one use, or, in dev, plain headers."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Final
 
 from agentos.domain.audit.chain import NODE_TENANT
@@ -34,9 +34,14 @@ class Credentials:
         self._is_prod = is_prod
         self._now = now
 
-    def of_caller(self, peer: PeerEntry, auth: AuthContext, traceparent: str) -> dict[str, str]:
-        """Return the headers of a call for a tenant's principal: its user's scopes, no more."""
-        scopes = (auth.scopes & USER_SCOPES) | {FORWARD}
+    def of_caller(
+        self, peer: PeerEntry, auth: AuthContext, traceparent: str, *, more: Set[str] = frozenset()
+    ) -> dict[str, str]:
+        """Return the headers of a call for a tenant's principal: its user's scopes.
+
+        Of its others only `more`, which this one call needs.
+        """
+        scopes = (auth.scopes & (USER_SCOPES | more)) | {FORWARD}
         return self._headers(peer, auth.tenant_id, auth.principal, scopes, traceparent)
 
     def of_node(self, peer: PeerEntry, traceparent: str) -> dict[str, str]:

@@ -8,9 +8,11 @@ from starlette.types import ASGIApp
 
 from agentos.domain.errors import NotFoundError
 from agentos.domain.federation.remote import remote_ref
+from agentos.federation.approvals import approvals_elsewhere, decide_elsewhere
 from agentos.federation.door import Federation
 from agentos.federation.runs import cancel_elsewhere, events_elsewhere, find_remote
 from agentos.gateways.http.call import call_of
+from agentos.gateways.http.routing import gate_of
 
 SETTLE_S: Final = 5.0
 LOOK_S: Final = 0.1
@@ -39,6 +41,23 @@ class RunsElsewhere:
         if remote is None:
             raise NotFoundError("no such run")
         return await cancel_elsewhere(self._federation, remote, request)
+
+    async def decide(self, request: Request) -> ASGIApp:
+        """Decide on a tool call where its run is executed; recorded here too."""
+        call = call_of(request.scope)
+        remote = await find_remote(self._federation, call.caller, request)
+        if remote is None:
+            raise NotFoundError("no such run")
+        answer = await decide_elsewhere(self._federation, remote, request)
+        gate_of(request.scope).allowed(request.scope, call, "federation.runs.approve")
+        return answer
+
+    async def approvals(self, request: Request) -> ASGIApp:
+        """Return what a run over there has asked people for."""
+        remote = await find_remote(self._federation, call_of(request.scope).caller, request)
+        if remote is None:
+            raise NotFoundError("no such run")
+        return await approvals_elsewhere(self._federation, remote, request)
 
     async def ended(self, tenant_id: str, run_id: str, until: float) -> None:
         """Return once the copy has the run's end, or the loop's time is `until`."""

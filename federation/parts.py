@@ -129,7 +129,7 @@ class Peering:
 class Ports:
     """What the federation door works with.
 
-    `local_events` and `local_cancel` answer for a run that is executed here after all;
+    `local_events` and its neighbours answer for a run that is executed here after all;
     `on_failure` counts forwards that failed, by the error's code.
     """
 
@@ -141,4 +141,6 @@ class Ports:
     new_id: NewId
     local_events: Callable[[Request], Awaitable[ASGIApp]]
     local_cancel: Callable[[Request], Awaitable[ASGIApp]]
+    local_decide: Callable[[Request], Awaitable[ASGIApp]]
+    local_approvals: Callable[[Request], Awaitable[ASGIApp]]
     on_failure: Callable[[str], None] = lambda reason: None

@@ -5,7 +5,7 @@ from typing import Final
 from fastapi import FastAPI
 
 from agentos.domain.federation.peer import PeerEntry
-from agentos.federation import about, runs
+from agentos.federation import about, approvals, runs
 from agentos.federation import parameters as p
 from agentos.federation import schemas as s
 from agentos.federation.ingest import IngestBody
@@ -62,6 +62,31 @@ ROUTES: Final[Table] = (
             (runs.RUN_ID,),
             s.CancelBody,
             body_required=False,
+            errors=CALLED,
+            tag=TAG,
+        ),
+    ),
+    (
+        "GET",
+        "/v1/federation/runs/{run_id}/approvals",
+        approvals.list_remote_approvals,
+        Described(
+            "List the approvals of a run",
+            {200: s.ApprovalsAnswer},
+            (runs.RUN_ID,),
+            errors=STREAM,
+            tag=TAG,
+        ),
+    ),
+    (
+        "POST",
+        "/v1/federation/runs/{run_id}/approvals/{approval_id}",
+        approvals.decide_remote_approval,
+        Described(
+            "Approve or reject a tool call where the run is executed",
+            {200: s.DecisionAnswer},
+            (runs.RUN_ID, approvals.APPROVAL_ID),
+            s.ApprovalDecide,
             errors=CALLED,
             tag=TAG,
         ),

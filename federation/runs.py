@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -202,7 +204,40 @@ async def _cancel_there(
     call: Call,
     key: str | None,
 ) -> dict[str, Any]:
-    """Ask the peer to cancel, as patiently as a forward; a repeat finds the run canceled."""
+    """Ask the peer to cancel; a repeat finds the run canceled."""
+
+    def is_canceled(error: AgentOSError) -> dict[str, Any] | None:
+        found = error.details.get("status") == "canceled"
+        return {"run": {**remote.view(), "status": "canceled"}} if found else None
+
+    content = {} if body.reason is None else {"reason": body.reason}
+    asked = Asked(":cancel", content, key, on_repeat=is_canceled)
+    answer = await ask_there(federation, auth, remote, asked, call)
+    return {**answer["run"], "remote": remote.view()["remote"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of a peer about a run: the path behind the run's, the body, the key.
+
+    `scopes` are those of the caller that the call needs beside a user's. `on_repeat` says what a
+    refusal means where an answer before it was lost.
+    """
+
+    path: str
+    content: Mapping[str, Any]
+    key: str | None = None
+    scopes: Set[str] = frozenset()
+    on_repeat: Callable[[AgentOSError], dict[str, Any] | None] = lambda _: None
+
+
+async def ask_there(
+    federation: Federation, auth: AuthContext, remote: RemoteRun, asked: Asked, call: Call
+) -> dict[str, Any]:
+    """Ask the peer that has a run, as patiently as a forward; returns its answer, with `run`.
+
+    Raises what the peer refuses it with, and `ForwardFailedError`.
+    """
     stack_id, run_id = remote.linked.stack_id, remote.ref.aggregate_id
     retries = federation.ports.peering.retries
     error: AgentOSError = ForwardFailedError(f"{stack_id} was not reached", stack_id=stack_id)
@@ -210,13 +245,14 @@ async def _cancel_there(
         known = federation.book.get(stack_id)
         if known is None:
             break
-        url = f"{known.entry.runs_url}/v1/runs/{run_id}:cancel"
-        headers = federation.credentials.of_caller(known.entry, auth, call.traceparent)
-        headers |= {} if key is None else {"Idempotency-Key": key}
-        content = {"reason": body.reason} if body.reason is not None else {}
+        url = f"{known.entry.runs_url}/v1/runs/{run_id}{asked.path}"
+        headers = federation.credentials.of_caller(
+            known.entry, auth, call.traceparent, more=asked.scopes
+        )
+        headers |= {} if asked.key is None else {"Idempotency-Key": asked.key}
         try:
             answer = await federation.ports.peering.client.call(
-                known.entry, "POST", url, headers, content, timeout=retries.call_s + 5
+                known.entry, "POST", url, headers, asked.content, timeout=retries.call_s + 5
             )
         except PeerUnreachableError as exc:
             error = ForwardFailedError(
@@ -225,10 +261,10 @@ async def _cancel_there(
         else:
             run = answer[1].get("run")
             if answer[0] == 200 and isinstance(run, dict):
-                return {**run, "remote": remote.view()["remote"]}
+                return answer[1]
             error = refusal_of(answer, stack_id)
-            if attempt > 1 and error.details.get("status") == "canceled":
-                return {**remote.view(), "status": "canceled"}
+            if attempt > 1 and (meant := asked.on_repeat(error)) is not None:
+                return meant
             if answer[0] < 500 and answer[0] not in RETRIED:
                 raise error
         if attempt < retries.attempts:

@@ -52,6 +52,31 @@ class CancelBody(BaseModel):
     auth: BodyAuth | None = None
 
 
+class ApprovalDecide(BaseModel):
+    """The body of a decision on a tool call."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    decision: Literal["approve", "reject"]
+    reason: str | None = Field(default=None, max_length=1024)
+    auth: BodyAuth | None = None
+
+
+class DecisionAnswer(Shape):
+    """A decision that stands, and the run behind it."""
+
+    approval: dict[str, Any]
+    run: dict[str, Any]
+    correlation_id: str
+
+
+class ApprovalsAnswer(Shape):
+    """The approvals of a run, in the order in which they were asked for."""
+
+    approvals: list[dict[str, Any]]
+    correlation_id: str
+
+
 class Forwarded(Shape):
     """Where the run is, and what the receiver first answered."""
 

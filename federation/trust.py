@@ -29,6 +29,7 @@ SEEN: Final = 200_000
 CACHED: Final = 10_000
 KEY_CHECK: Final = ("exp", "iss", "aud", "iat", "jti")
 OF_A_RUN: Final = frozenset({"runs:create", "runs:read", "runs:cancel", "runs:forward"})
+APPROVE: Final = "tools:approve"
 ABOUT_US: Final = frozenset(
     {
         "/v1/federation/peer",
@@ -43,6 +44,8 @@ ALLOWED: Final = ABOUT_US | {
     "/v1/runs/{run_id}/wait",
     "/v1/runs/{run_id}/events",
     "/v1/runs/{run_id}:cancel",
+    "/v1/runs/{run_id}/approvals",
+    "/v1/runs/{run_id}/approvals/{approval_id}",
     "/v1/federation/runs:forward",
     "/v1/federation/events:ingest",
 }
@@ -52,12 +55,13 @@ CREATE: Final = "/v1/agents/{agent_id}/runs"
 def allowed_scopes(claimed: frozenset[str], entry: PeerEntry | None) -> frozenset[str]:
     """Return what a peer's call may do of what it claims: a user's scopes at most.
 
-    `runs:forward` stands for create, read and cancel of the runs that it forwards.
+    `runs:forward` stands for create, read and cancel of the runs that it forwards. To approve a
+    tool call of these is the caller's own right, as its node says.
     """
-    found = claimed & USER_SCOPES | (claimed & {"federation:peer"})
+    found = claimed & (USER_SCOPES | {APPROVE, "federation:peer"})
     if entry is not None and "runs:forward" not in entry.rights:
         return found & {"federation:peer"}
-    return found | OF_A_RUN if "runs:forward" in found else found - OF_A_RUN
+    return found | OF_A_RUN if "runs:forward" in found else found - OF_A_RUN - {APPROVE}
 
 
 class PeerTokens:

@@ -64,6 +64,7 @@ from agentos.gateways.model_policy.idempotency import AnswerStore
 from agentos.gateways.model_policy.parts import Parts as ModelParts
 from agentos.gateways.model_policy.services import ModelPorts, ModelServices
 from agentos.gateways.orchestrator import app as orchestrator
+from agentos.gateways.orchestrator.approvals import decide_here, list_here
 from agentos.gateways.orchestrator.parts import Parts, PostgresReadModels, ReadModels
 from agentos.gateways.orchestrator.routes import add_peer_routes
 from agentos.gateways.orchestrator.run_events import stream_own_events
@@ -192,6 +193,8 @@ class Gateway:
                 new_id=ports.new_id,
                 local_events=_own_events,
                 local_cancel=cancel_here,
+                local_decide=decide_here,
+                local_approvals=list_here,
                 on_failure=self.metrics.forward_failed,
             )
         )

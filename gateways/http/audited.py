@@ -91,6 +91,10 @@ ROUTES: Final[Mapping[tuple[str, str], Audited]] = {
     ("POST", "/v1/federation/runs:forward"): Audited("federation.runs.forward", EVENT),
     ("GET", "/v1/federation/runs/{run_id}/events"): Audited("runs.read", OWN),
     ("POST", "/v1/federation/runs/{run_id}:cancel"): Audited("federation.runs.cancel", COUNTED),
+    ("GET", "/v1/federation/runs/{run_id}/approvals"): Audited("runs.read", OWN),
+    ("POST", "/v1/federation/runs/{run_id}/approvals/{approval_id}"): Audited(
+        "federation.runs.approve", COUNTED
+    ),
     ("POST", "/v1/federation/events:ingest"): Audited("federation.events.ingest", EVENT),
 }
 

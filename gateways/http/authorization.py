@@ -51,6 +51,8 @@ SCOPES: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/v1/federation/runs:forward"): "runs:forward|runs:create",
     ("GET", "/v1/federation/runs/{run_id}/events"): "runs:read",
     ("POST", "/v1/federation/runs/{run_id}:cancel"): "runs:cancel",
+    ("GET", "/v1/federation/runs/{run_id}/approvals"): "runs:read",
+    ("POST", "/v1/federation/runs/{run_id}/approvals/{approval_id}"): "tools:approve",
     # With dev headers events:read suffices; the endpoint sees to it.
     ("POST", "/v1/federation/events:ingest"): "federation:peer|events:read",
     # A tenant's own admin, and for any tenant and all it may not do itself a platform's:

@@ -192,6 +192,14 @@ class Elsewhere(Protocol):
         """Stop such a run where it is executed; `NotFoundError`."""
         ...
 
+    async def decide(self, request: Request) -> ASGIApp:
+        """Decide on a tool call of such a run; `NotFoundError`."""
+        ...
+
+    async def approvals(self, request: Request) -> ASGIApp:
+        """Return what such a run has asked people for; `NotFoundError`."""
+        ...
+
     async def ended(self, tenant_id: str, run_id: str, until: float) -> None:
         """Return once the end of such a run is here, or the loop's time is `until`."""
         ...

@@ -63,6 +63,8 @@ FOR_PEERS: Final = frozenset(
         ("GET", "/v1/runs/{run_id}"),
         ("GET", "/v1/runs/{run_id}/events"),
         ("POST", "/v1/runs/{run_id}:cancel"),
+        ("GET", "/v1/runs/{run_id}/approvals"),
+        ("POST", "/v1/runs/{run_id}/approvals/{approval_id}"),
     }
 )
 AUDIT: Final[Table] = (

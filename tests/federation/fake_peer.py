@@ -75,6 +75,8 @@ class FakePeer:
         self.info: Any = None
         self.created: list[dict[str, Any]] = []
         self.canceled: list[dict[str, Any]] = []
+        self.decided: list[dict[str, Any]] = []
+        self.decision_answers: list[Answer] = [(200, run_of() | {"approval": {}})]
         self.headers: list[Mapping[str, str]] = []
         self.streams: Callable[[int], list[bytes] | tuple[int, Any]] = lambda after: []
         self.asked_after: list[int] = []
@@ -90,6 +92,11 @@ class FakePeer:
     async def _cancel(self, request: web.Request) -> web.StreamResponse:
         self.canceled.append(await request.json())
         return await self._answer(self.cancel_answers, request)
+
+    async def _decide(self, request: web.Request) -> web.StreamResponse:
+        self.headers.append(request.headers)
+        self.decided.append(await request.json())
+        return await self._answer(self.decision_answers, request)
 
     async def _answer(self, answers: list[Answer], request: web.Request) -> web.StreamResponse:
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -140,6 +147,7 @@ class FakePeer:
         app = web.Application()
         app.router.add_post("/v1/agents/{agent_id}/runs", self._create)
         app.router.add_post("/v1/runs/{run_id}:cancel", self._cancel)
+        app.router.add_post("/v1/runs/{run_id}/approvals/{approval_id}", self._decide)
         app.router.add_get("/v1/runs/{run_id}/events", self._events)
         app.router.add_get("/v1/federation/peer", self._peer)
         app.router.add_get("/v1/federation/peer/capabilities", self._capabilities)

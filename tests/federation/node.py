@@ -9,11 +9,12 @@ import aiohttp
 
 from agentos.domain.federation.peer import PeerEntry
 from agentos.domain.federation.remote import RemoteRun, copied_lines, remote_ref
+from agentos.domain.run.approving import ask_approval
 from agentos.domain.run.events import Output
 from agentos.domain.run.run import run_ref
 from agentos.federation.parts import Peering
 from agentos.infra.memory.log import MemoryLog
-from tests.domain.given import moment
+from tests.domain.given import ASKS, answer, moment
 from tests.federation.peering import entry, peering
 from tests.gateways.conftest import Door, bearer
 from tests.gateways.test_admin import HandledNode
@@ -109,6 +110,20 @@ class FedNode:
         """Let an executor begin so many attempts: one event each."""
         for at in range(count):
             await self.handled.start(run_id, f"wrk_{at}", TENANT)
+
+    async def ask(self, run_id: str) -> str:
+        """Let an executor find that a tool call of a run needs an approval; returns its id."""
+        run = await self.handled.run(run_id, TENANT)
+        at = moment(self.handled.clock.now_ms(), self.handled.new_id)
+        run.start("wrk_1", at)
+        run.begin_model("builtin/echo", 1, True, at)
+        assert run.open_model is not None
+        call_id = self.handled.new_id("tcall")
+        said = answer(run.open_model[0], "", [(call_id, "tool.echo")], policies={"tool.echo": ASKS})
+        run.end_model(said, at)
+        ask_approval(run, run.answers[-1].tool_calls[0], at)
+        await self.handled.stage(run)
+        return next(iter(run.approvals.all))
 
     async def end(self, run_id: str) -> None:
         """Let an executor end a run."""
