@@ -1,5 +1,7 @@
 """`agentos peers …`."""
 
+import os
+import secrets
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -43,7 +45,7 @@ def status(url: Url = None, data_dir: DataDir = None, as_json: AsJson = False) -
     if answer["security"] == "unsecured":
         typer.echo(f"UNSECURED, no keys or certificates: {', '.join(answer['unsecured_peers'])}")
     typer.echo(f"{answer['stack_id']}: {answer['copies_in_progress']} copies in progress")
-    columns = ("peer", "state", "runs", "open", "events copied", "gaps", "filled in")
+    columns = ("peer", "state", "events by", "runs", "open", "events copied", "gaps", "filled in")
     show_table(columns, (_row(peer) for peer in answer["peers"]))
     for peer in answer["peers"]:
         for line in _notes(peer):
@@ -55,6 +57,7 @@ def _row(peer: dict[str, Any]) -> tuple[Any, ...]:
     return (
         peer["stack_id"],
         peer["state"],
+        peer["events_by"],
         copies.get("runs", 0),
         copies.get("open_runs", 0),
         copies.get("events_copied", 0),
@@ -74,7 +77,9 @@ def _notes(peer: dict[str, Any]) -> list[str]:
         f"by {f['by']}, after a cut of {f['cut_ms'] / 1000:.1f} s, at {f['at']}"
         for f in copies.get("filled", ())
     ]
-    return gaps + filled
+    leaf = peer.get("leaf", {"state": "live"})
+    down = [f"link down: {peer['stack_id']} since {leaf['since']}: {leaf['reason']}"]
+    return (down if leaf["state"] == "down" else []) + gaps + filled
 
 
 @app.command()
@@ -153,6 +158,48 @@ def certs(
         typer.echo(f"# {stack}")
         for name, value in settings.items():
             typer.echo(f"{name}={value}")
+
+
+@app.command()
+def secret(
+    file: Annotated[Path, typer.Argument(help="Where it is written; it must not be there yet.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make the secret of a link between two brokers; both nodes need the same file."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as opened:
+            opened.write(secrets.token_urlsafe(48) + "\n")
+    except OSError as exc:
+        end(f"{file}: {exc.strerror or exc}", WRONG_USAGE)
+    if as_json:
+        show_json({"credentials_file": str(file.absolute())})
+    else:
+        typer.echo(f"written: {file}; in both peers files: nats.credentials_file")
+
+
+@app.command()
+def links(data_dir: DataDir = None) -> None:
+    """Print what a NATS server of your own needs for the links. It has their passwords in it."""
+    from agentos.infra.federation.links import links_of  # noqa: PLC0415 - heavy
+    from agentos.infra.federation.node import load_peers  # noqa: PLC0415 - heavy
+    from agentos.infra.federation.peers_file import PeersFileError  # noqa: PLC0415 - heavy
+    from agentos.infra.nats_links import (  # noqa: PLC0415 - heavy
+        domain_line,
+        leafnodes_block,
+        link_accounts,
+    )
+
+    settings = node_settings(data_dir)
+    try:
+        found = links_of(settings, *load_peers(settings))
+    except PeersFileError as exc:
+        end(str(exc), WRONG_USAGE)
+    if not found.links:
+        end("no peer of the peers file has nats", WRONG_USAGE)
+    typer.echo(f"# in the jetstream block:\n{domain_line(found).rstrip()}")
+    typer.echo(f"# beside it:\n{leafnodes_block(found).rstrip()}")
+    typer.echo(f"# in the accounts block:\n{link_accounts(found).rstrip()}")
 
 
 @app.command()

@@ -53,7 +53,10 @@ async def list_peers(request: Request) -> Answer:
     """List the known peers: whether they answer, since when, and what was copied from them."""
     federation = federation_of(request)
     copies = await _copies(federation)
-    peers = [_view(known) | copies.get(known.entry.stack_id, {}) for known in federation.book.all()]
+    peers = [
+        _view(known) | copies.get(known.entry.stack_id, {}) | _way(federation, known.entry.stack_id)
+        for known in federation.book.all()
+    ]
     unsecured = [peer["stack_id"] for peer in peers if peer["security"] == "unsecured"]
     content: dict[str, Any] = {
         "stack_id": federation.ports.local.info.stack_id,
@@ -92,6 +95,8 @@ def _check(federation: Federation, stack_id: str, entry: PeerEntry) -> None:
     known = federation.book.get(stack_id)
     if known is not None and not known.is_added:
         raise ConflictError("the peer stands in the peers file", stack_id=stack_id)
+    if entry.nats is not None:
+        raise InvalidRequestError("links between brokers stand in the peers file", errors=[])
     if federation.ports.peering.is_prod and not (entry.is_keyed and entry.has_tls):
         raise InvalidRequestError("prod takes peers with certificates and keys only", errors=[])
 
@@ -126,6 +131,14 @@ def _view(known: Known) -> dict[str, Any]:
         "load": known.load,
         "features": list(known.capabilities.features) if known.capabilities else [],
     }
+
+
+def _way(federation: Federation, stack_id: str) -> dict[str, Any]:
+    """Return over what the events of a peer come at present."""
+    link = federation.links.get(stack_id)
+    if link is None:
+        return {"events_by": "http"}
+    return {"events_by": "leaf" if link.is_live else "http", "leaf": link.view()}
 
 
 def _security(entry: PeerEntry) -> str:

@@ -13,8 +13,11 @@ from agentos.gateways.http.routing import Gate, guarded_app
 from agentos.infra.crash import crash_at
 from agentos.infra.federation.client import HttpPeers
 from agentos.infra.federation.keys import FOLDER, KeyRing
+from agentos.infra.federation.links import links_of
 from agentos.infra.federation.node import load_peers
 from agentos.infra.federation.peer_keys import PeerKeys
+from agentos.infra.jetstream.links import JetStreamGiven, JetStreamTaken, url_of
+from agentos.infra.nats_links import giver, taker
 
 if TYPE_CHECKING:
     from agentos.infra.settings import Settings
@@ -46,6 +49,8 @@ def make_peering(settings: "Settings", figures: CopyFigures | None = None) -> Pe
     keys = KeyRing(settings.data_dir / FOLDER)
     keys.ensure()
     client = HttpPeers(settings)
+    links = links_of(settings, local, entries)
+    nats_url = settings.runtime().nats_url if links.links else ""
 
     def keys_of(entry: PeerEntry) -> PeerKeys:
         return PeerKeys(client, entry)
@@ -64,5 +69,15 @@ def make_peering(settings: "Settings", figures: CopyFigures | None = None) -> Pe
         require_mtls=settings.fed_require_mtls,
         idempotency_ttl_ms=settings.idempotency_ttl_hours * 3_600_000,
         max_concurrent_runs=settings.executor_slots * settings.executor_processes,
+        outboxes=tuple(
+            JetStreamGiven(link.stack_id, url_of(nats_url, giver(link, links.stack_id)))
+            for link in links.links
+            if link.gives
+        ),
+        inboxes=tuple(
+            JetStreamTaken(link.stack_id, url_of(nats_url, taker(link, links.stack_id)))
+            for link in links.links
+            if link.leaf_url
+        ),
         crash_point=crash_at(settings.crash_point) if settings.crash_point else never,
     )

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from agentos.domain.auth import AuthContext, system_auth
@@ -28,6 +29,7 @@ from agentos.federation.book import PeerBook
 from agentos.federation.credentials import Credentials
 from agentos.federation.forwarding import caller_of
 from agentos.federation.frames import frames
+from agentos.federation.links import Link
 from agentos.federation.parts import Ports
 
 FLUSH_S: Final = 0.05
@@ -37,6 +39,10 @@ REFUSED_PAUSE_S: Final = 30.0
 COMMAND_BYTES: Final = 1024 * 1024
 COMMAND_LINES: Final = 5_000
 STREAMS: Final = 1_000
+SKIPPED_S: Final = 1.0
+QUIET_S: Final = 30.0
+LOOK_S: Final = 2.0
+FINAL: Final = tuple(name.encode() for name in FINAL_TYPES)
 AWAY: Final = (DependencyUnavailableError, TimedOutError)
 log = logging.getLogger(__name__)
 
@@ -86,8 +92,15 @@ class Box:
 class Backhaul:
     """One task for each remote run whose copy is not whole."""
 
-    def __init__(self, ports: Ports, book: PeerBook, credentials: Credentials) -> None:
+    def __init__(
+        self,
+        ports: Ports,
+        book: PeerBook,
+        credentials: Credentials,
+        links: Mapping[str, Link] = MappingProxyType({}),
+    ) -> None:
         self._ports = ports
+        self._links = links
         self._book = book
         self._credentials = credentials
         self._tasks: dict[StreamRef, asyncio.Task[None]] = {}
@@ -136,6 +149,11 @@ class Backhaul:
             try:
                 remote = RemoteRun(ref).fold(await self._ports.log.read(ref))
                 progress.at(remote)
+                link = self._links.get(progress.stack_id)
+                if not progress.has_ended and link is not None and link.is_live:
+                    if await self._by_link(progress, link):
+                        await self._look(progress, remote)
+                    continue
                 if not progress.has_ended:
                     async with self._streams:
                         await self._follow(progress, remote)
@@ -181,6 +199,39 @@ class Backhaul:
             else:
                 await self._take(progress, pieces)
 
+    async def _by_link(self, progress: "Progress", link: Link) -> bool:
+        """Copy what comes over the brokers, until the run's end or for as long as the link lives.
+
+        Returns whether the peer has to be asked: events are missing, or nothing came for long.
+        """
+        async with link.following(progress.ref) as waiting:
+            while not progress.has_ended and link.is_live:
+                lines = waiting.next_lines(progress.copied)
+                if lines and not _has_final(lines[-1]):
+                    await asyncio.sleep(FLUSH_S)
+                    lines = waiting.next_lines(progress.copied)
+                if lines:
+                    before = progress.copied
+                    await self._write(progress, lines[:COMMAND_LINES])
+                    link.events += progress.copied - before
+                waiting.copied(progress.copied)
+                if lines or await waiting.more(SKIPPED_S if waiting.pieces else QUIET_S):
+                    continue
+                if waiting.pieces:
+                    progress.cut("the link skipped events")
+                return True
+        if not progress.has_ended:
+            progress.cut("the link between the brokers is down")
+        return False
+
+    async def _look(self, progress: "Progress", remote: RemoteRun) -> None:
+        """Fetch from the peer what the link did not bring, if there is anything."""
+        try:
+            async with asyncio.timeout(LOOK_S), self._streams:
+                await self._follow(progress, remote)
+        except TimeoutError:
+            return
+
     async def _owner(self, remote: RemoteRun) -> AuthContext:
         """Return whom the run was forwarded for: who asks for its events is the same."""
         ref = forward_ref(remote.ref.tenant_id, remote.linked.forward_id)
@@ -215,7 +266,7 @@ class Backhaul:
         command: dict[str, Any] = {
             "traceparent": NO_TRACE,
             "run_id": progress.ref.aggregate_id,
-            "lines": [line.decode() for line in lines],
+            "lines": _texts(lines),
             **progress.filling("peer"),
         }
         await self._send(progress, command)
@@ -337,9 +388,20 @@ async def _read(pieces: AsyncIterator[bytes], box: Box) -> None:
         if frame.event != "agentos.event" or frame.id is None:
             continue
         await box.room.wait()
-        if any(name.encode() in frame.data[:1024] for name in FINAL_TYPES):
+        if _has_final(frame.data):
             box.is_final = True
         box.put(frame.data)
+
+
+def _texts(lines: Sequence[bytes]) -> list[str]:
+    try:
+        return [line.decode() for line in lines]
+    except UnicodeDecodeError as exc:
+        raise ConflictOfCopyError(ConflictError("the peer sent what is no event")) from exc
+
+
+def _has_final(line: bytes) -> bool:
+    return any(name in line[:1024] for name in FINAL)
 
 
 def _missing(progress: Progress, last: int, reason: str) -> dict[str, Any]:

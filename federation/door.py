@@ -11,7 +11,9 @@ from agentos.domain.errors import DependencyUnavailableError
 from agentos.federation.backhaul import Backhaul
 from agentos.federation.book import PeerBook
 from agentos.federation.credentials import Credentials
+from agentos.federation.feeding import Feeder
 from agentos.federation.forwarding import Forwarder
+from agentos.federation.links import Link
 from agentos.federation.parts import Ports
 from agentos.federation.taking_up import find_open_work
 from agentos.federation.trust import PeerGate, PeerTokens
@@ -32,7 +34,9 @@ class Federation:
         self.book = PeerBook(ports, self.credentials)
         self.tokens = PeerTokens(ports, self.book)
         self.gate = PeerGate(ports, self.book)
-        self.backhaul = Backhaul(ports, self.book, self.credentials)
+        self.links = {inbox.stack_id: Link(inbox) for inbox in ports.peering.inboxes}
+        self.feeder = Feeder(ports, self.book, self.gate)
+        self.backhaul = Backhaul(ports, self.book, self.credentials, self.links)
         self.forwarder = Forwarder(ports, self.book, self.credentials)
         self.forwarder.on_accepted.append(self.backhaul.follow)
 
@@ -43,6 +47,8 @@ class Federation:
             self.forwarder.run(),
             self.backhaul.run(),
             self._take_up(),
+            self.feeder.run(),
+            *(link.run() for link in self.links.values()),
             self._hold(),
         ]
 

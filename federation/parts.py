@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from agentos.domain.federation.link import Inbox, Outbox
 from agentos.domain.federation.peer import PeerEntry, PeerInfo
 from agentos.domain.ports import CommandBus, EventLog, NewId
 from agentos.domain.subjects import StreamRef
@@ -122,6 +123,8 @@ class Peering:
     require_mtls: bool = False
     idempotency_ttl_ms: int = DAY_MS
     max_concurrent_runs: int | None = None
+    outboxes: tuple[Outbox, ...] = ()
+    inboxes: tuple[Inbox, ...] = ()
     crash_point: Callable[[str], None] = never
 
 

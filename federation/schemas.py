@@ -141,6 +141,7 @@ class PeerState(Shape):
     reason: str
     security: str
     source: Literal["file", "added"]
+    events_by: Literal["http", "leaf"]
 
 
 class PeersAnswer(Shape):

@@ -192,7 +192,7 @@ class PeerGate:
         if known is not None:
             self._check_entry(known.entry, route, auth)
         run_id = scope.get("path_params", {}).get("run_id")
-        if run_id is not None and await self._origin(auth.tenant_id, run_id) != auth.stack_id:
+        if run_id is not None and await self.origin(auth.tenant_id, run_id) != auth.stack_id:
             raise NotFoundError("no such run")
 
     def _check_certificate(self, scope: Scope, auth: AuthContext) -> None:
@@ -229,7 +229,8 @@ class PeerGate:
                 retry_after_ms=round(wait_s * 1000) + 1,
             )
 
-    async def _origin(self, tenant_id: str, run_id: str) -> str | None:
+    async def origin(self, tenant_id: str, run_id: str) -> str | None:
+        """Return the stack that a run came through; `None` for one of here, or none."""
         if not is_named_id(run_id):
             return None
         place = (tenant_id, run_id)

@@ -19,6 +19,14 @@ from agentos.infra.nats_accounts import (
     core_exports,
     read_accounts,
 )
+from agentos.infra.nats_links import (
+    Links,
+    domain_line,
+    leafnodes_block,
+    link_accounts,
+    read_links,
+    write_links,
+)
 from agentos.infra.node.files import read_object, write_object, write_whole
 from agentos.infra.node.ports import pick_port
 
@@ -34,14 +42,14 @@ max_payload: 8MB
 jetstream {{
   store_dir: "{store}"
   max_memory_store: 512MB
-{sync}}}
-accounts {{
+{domain}{sync}}}
+{leafnodes}accounts {{
   AGENTOS {{
     jetstream: enabled, users: [{{user: "{user}", password: "{password}"}}]
     {exports}
   }}
   SYS {{ users: [{{user: "{system_user}", password: "{system_password}"}}] }}
-{tenants}}}
+{tenants}{links}}}
 system_account: SYS
 """
 
@@ -136,10 +144,11 @@ def find_nats_binary() -> Path:
     )
 
 
-def configure_nats(home: Path, *, sync_always: bool) -> NatsServer:
+def configure_nats(home: Path, *, sync_always: bool, links: Links | None = None) -> NatsServer:
     """Write the configuration for a server with its data under `home`, and return the server.
 
-    Ports and credentials are remembered: they change only when another program took the port.
+    Links to peers' brokers stay as they were without `links`. Ports and credentials are
+    remembered: they change only when another program took the port.
     """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     server = load_nats(home)
@@ -153,6 +162,8 @@ def configure_nats(home: Path, *, sync_always: bool) -> NatsServer:
         system_password=server.system_password if server else secrets.token_urlsafe(24),
         sync_always=sync_always,
     )
+    if links is not None:
+        write_links(home, links)
     _remember(server)
     return server
 
@@ -188,7 +199,8 @@ def _remember(server: NatsServer) -> None:
 
 
 def write_config(server: NatsServer, accounts: Mapping[str, TenantAccount]) -> None:
-    """Write the server's configuration with these tenants' accounts, by tenant."""
+    """Write the server's configuration with these tenants' accounts, by tenant, and its links."""
+    links = read_links(server.home)
     tenants = [accounts[tenant_id] for tenant_id in sorted(accounts)]
     config = _CONFIG.format(
         name=server.port,
@@ -203,6 +215,9 @@ def write_config(server: NatsServer, accounts: Mapping[str, TenantAccount]) -> N
         system_password=server.system_password,
         exports=core_exports(tenants),
         tenants=account_blocks(tenants, CORE),
+        domain=domain_line(links),
+        leafnodes=leafnodes_block(links),
+        links=link_accounts(links),
     )
     write_whole(server.config_file, config)
 

@@ -131,6 +131,9 @@ class Settings:
     fed_cert: Path | None = _variable("path", "", "certificate that is shown to peers")
     fed_key: Path | None = _variable("path", "", "key of that certificate")
     fed_require_mtls: bool = _variable("flag", "0", "peers must show a client certificate")
+    fed_leaf_listen: str = _variable(
+        "text", "", "host:port where the embedded NATS takes peers' leaf nodes; empty: none"
+    )
     fed_forward_max_attempts: int = _variable("count", "3", "how often a peer is asked for a run")
     fed_forward_base_backoff_ms: int = _variable(
         "count", "250", "the first pause between those attempts; each next one is twice as long"

@@ -1,9 +1,12 @@
 """What settings must not be together, and what `prod` refuses."""
 
 import os
+import re
 
 from agentos.infra.otlp_settings import headers_of, traces_url
 from agentos.infra.settings import PREFIX, Settings, mask, variables
+
+HOST_PORT = re.compile(r"^[^\s:]+:[0-9]{1,5}$")
 
 
 def clashes(settings: Settings) -> list[str]:
@@ -15,6 +18,8 @@ def clashes(settings: Settings) -> list[str]:
         if port in names:
             problems.append(f"{variable} and {names[port]} are both {port}; each needs its own")
         names[port] = variable
+    if settings.fed_leaf_listen and not HOST_PORT.match(settings.fed_leaf_listen):
+        problems.append(f"{PREFIX}FED_LEAF_LISTEN must be host:port")
     problems += _issuer_problems(settings) + _retention_problems(settings)
     return problems + _trace_problems(settings)
 

@@ -73,6 +73,15 @@ class PeerTls(Shape):
     ca_cert: str | None = Field(default=None, exclude_if=is_none)
 
 
+class PeerNats(Shape):
+    """How the two nodes' brokers are linked. `leaf_url` is where the peer's takes leaf nodes."""
+
+    leaf_url: Annotated[
+        str | None, Field(pattern=r"^(nats|nats-leaf|tls)://[^\s/?#@]+:[0-9]{1,5}$", max_length=256)
+    ] = Field(default=None, exclude_if=is_none)
+    credentials_file: str = Field(min_length=1, max_length=4096)
+
+
 class PeerLimits(Shape):
     """What a peer may ask of this node at most; `None` is no limit."""
 
@@ -89,6 +98,7 @@ class PeerEntry(PeerInfo):
     tenants: tuple[str, ...] = ("*",)
     rights: tuple[Right, ...] = RIGHTS
     limits: PeerLimits = PeerLimits()
+    nats: PeerNats | None = Field(default=None, exclude_if=is_none)
 
     @property
     def federation_url(self) -> str:

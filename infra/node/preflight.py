@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 
+from agentos.infra.federation.links import links_of
 from agentos.infra.federation.node import load_peers
 from agentos.infra.federation.peers_file import PeersFileError
 from agentos.infra.federation.tls import door_context
@@ -80,6 +81,7 @@ def peers(settings: Settings) -> str:
     """Check that the peers file can be used; whether the peers can be reached is no question."""
     try:
         local, entries = load_peers(settings)
+        links_of(settings, local, entries)
         door_context(settings)
     except PeersFileError as exc:
         raise NodeError("peers", str(exc), "correct the file, then: agentos up") from exc

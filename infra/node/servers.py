@@ -5,6 +5,8 @@ import os
 import signal
 
 from agentos.infra import nats_server, postgres_server
+from agentos.infra.federation.links import links_of
+from agentos.infra.federation.node import load_peers
 from agentos.infra.nats_server import NatsServer
 from agentos.infra.node.child import Spec
 from agentos.infra.node.errors import NodeError
@@ -21,7 +23,11 @@ def lay_out_nats(settings: Settings, paths: NodePaths) -> NatsServer | None:
     """Write the configuration of the embedded NATS; None when another one is set."""
     if settings.nats_url:
         return None
-    return nats_server.configure_nats(paths.nats, sync_always=settings.durability == "power")
+    return nats_server.configure_nats(
+        paths.nats,
+        sync_always=settings.durability == "power",
+        links=links_of(settings, *load_peers(settings)),
+    )
 
 
 def lay_out_postgres(settings: Settings, paths: NodePaths) -> PostgresServer | None:
