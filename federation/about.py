@@ -28,7 +28,7 @@ async def get_peer(request: Request) -> Answer:
 
 async def get_capabilities(request: Request) -> Answer:
     """Say what this node can do, and how busy it is."""
-    found = capabilities_of(federation_of(request).ports.local)
+    found = await capabilities_of(federation_of(request).ports.local)
     content = {"capabilities": found.model_dump(mode="json")}
     return json_answer(content, call_of(request.scope).correlation_id)
 

@@ -105,10 +105,10 @@ class PeerBook:
             if (poll := self._polls.pop(stack_id, None)) is not None:
                 poll.cancel()
 
-    def local(self) -> Candidate:
+    async def local(self) -> Candidate:
         """Return this node as a place for a run."""
         local = self._ports.local
-        return Candidate(local.info, capabilities_of(local), local.active_runs())
+        return Candidate(local.info, await capabilities_of(local), local.active_runs())
 
     def candidates(self, tenant_id: str, selector: Selector) -> list[Candidate]:
         """Return the peers as places for a tenant's run.

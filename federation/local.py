@@ -6,11 +6,15 @@ from agentos.domain.federation.peer import PROTOCOL, Capabilities
 from agentos.federation.parts import LocalNode
 
 FEATURES: Final = ("runs.forward", "events.ingest", "events.sse_proxy")
-MAX_CONTEXT_TOKENS: Final = 128_000
 
 
-def capabilities_of(local: LocalNode) -> Capabilities:
-    """Return what this node can do, and its load at this moment."""
+async def capabilities_of(local: LocalNode) -> Capabilities:
+    """Return what this node can do, and its load at this moment.
+
+    A limit that is `None` is none that this node sets. Raises `DependencyUnavailableError` when
+    the log cannot say which models there are.
+    """
+    models = await local.models()
     return Capabilities(
         supports={
             "runs_forward": True,
@@ -23,9 +27,9 @@ def capabilities_of(local: LocalNode) -> Capabilities:
             "max_event_streams": local.max_event_streams,
         },
         models={
-            "tiers": list(local.tiers),
-            "backends": list(local.backends),
-            "max_context_tokens": MAX_CONTEXT_TOKENS,
+            "tiers": list(models.tiers),
+            "backends": list(models.backends),
+            "max_context_tokens": models.max_context_tokens,
         },
         features=FEATURES,
         protocol=PROTOCOL,

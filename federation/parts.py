@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from agentos.domain.federation.link import Inbox, Outbox
+from agentos.domain.federation.models import ModelsHere
 from agentos.domain.federation.peer import PeerEntry, PeerInfo
 from agentos.domain.ports import CommandBus, EventLog, NewId
 from agentos.domain.subjects import StreamRef
@@ -89,11 +90,10 @@ def never(name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LocalNode:
-    """This node, as it tells its peers. `active_runs` is asked each time."""
+    """This node, as it tells its peers. `active_runs` and `models` are asked each time."""
 
     info: PeerInfo
-    tiers: tuple[str, ...] = ("fast", "balanced", "premium")
-    backends: tuple[str, ...] = ("builtin",)
+    models: Callable[[], Awaitable[ModelsHere]]
     max_concurrent_runs: int | None = None
     max_event_streams: int | None = None
     active_runs: Callable[[], int] = lambda: 0

@@ -66,7 +66,7 @@ async def _target(federation: Federation, auth: AuthContext, body: ForwardPart) 
     )
     if known is not None:
         return known.requested.stack_id
-    local = federation.book.local()
+    local = await federation.book.local()
     if selector.stack_id != local.info.stack_id:
         await federation.book.ask_unknown(selector.stack_id)
     try:

@@ -22,8 +22,11 @@ from starlette.types import ASGIApp
 
 from agentos.domain.errors import DependencyUnavailableError
 from agentos.domain.federation.forward import forward_ref
+from agentos.domain.federation.models import ModelsHere, models_here
 from agentos.domain.federation.remote import remote_ref
 from agentos.domain.models.catalog import BackendEntry
+from agentos.domain.models.defaults import completed
+from agentos.domain.models.published import CATALOG_REF, CatalogAggregate
 from agentos.domain.ports import (
     Clock,
     CommandBus,
@@ -184,6 +187,7 @@ class Gateway:
                 peering=peering,
                 local=LocalNode(
                     peering.local,
+                    self._models_here,
                     max_concurrent_runs=peering.max_concurrent_runs,
                     active_runs=lambda: int(self.node_metrics.total("agentos_runs_active")),
                 ),
@@ -229,6 +233,10 @@ class Gateway:
         finally:
             if source is not None:
                 self._denials.count(key_read(entry.name, source, outcome))
+
+    async def _models_here(self) -> ModelsHere:
+        catalog = await self._known.get(CatalogAggregate, CATALOG_REF)
+        return models_here(completed(catalog.document))
 
     def _run_parts(self) -> Parts:
         ports = self._ports

@@ -152,10 +152,10 @@ class Capabilities(Shape):
         return any(feature.replace(".", "_") == plain for feature in self.features)
 
     @property
-    def tiers(self) -> tuple[str, ...]:
-        """The model tiers that it has."""
+    def tiers(self) -> tuple[str, ...] | None:
+        """The model tiers that it has, `None` when it says nothing of them."""
         found = self.models.get("tiers")
-        return tuple(str(tier) for tier in found) if isinstance(found, list | tuple) else ()
+        return tuple(str(tier) for tier in found) if isinstance(found, list | tuple) else None
 
     @property
     def active_runs(self) -> int:

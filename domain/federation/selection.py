@@ -51,7 +51,7 @@ def missing(selector: Selector, node: Candidate) -> list[str]:
     if selector.region is not None and selector.region != node.info.region:
         lacks.append(f"region {selector.region}")
     tier, tiers = selector.preferred_model_tier, node.capabilities.tiers
-    if tier is not None and tiers and tier not in tiers:
+    if tier is not None and tiers is not None and tier not in tiers:
         lacks.append(f"model tier {tier}")
     return lacks
 

@@ -1,6 +1,5 @@
 """Who this node is among its peers, put together from the settings and the peers file."""
 
-from importlib.metadata import version
 from typing import Final
 
 from agentos.domain.federation.peer import (
@@ -10,6 +9,7 @@ from agentos.domain.federation.peer import (
     PeerInfo,
     PeersDocument,
 )
+from agentos.infra.build_info import build_of
 from agentos.infra.federation.peers_file import PeersFileError, read_peers_file
 from agentos.infra.settings import Settings
 
@@ -49,7 +49,7 @@ def _local(settings: Settings, document: PeersDocument) -> PeerInfo:
         if _is_set(settings, f"AGENTOS_{name.upper()}")
     }
     if known.build == Build():
-        changes["build"] = Build(version=version("agentos"))
+        changes["build"] = build_of()
     return known.model_copy(update=changes)
 
 

@@ -193,8 +193,34 @@ async def test_what_a_node_says_of_itself(node: FedNode) -> None:
             "tool_hosting",
         }
         assert set(found["limits"]) == {"max_concurrent_runs", "max_event_streams"}
-        assert {"tiers", "backends", "max_context_tokens"} <= set(found["models"])
+        assert found["models"] == {
+            "tiers": ["fast", "balanced", "premium"],  # all end at the builtin model
+            "backends": ["builtin"],
+            "max_context_tokens": 1_000_000,
+        }
         assert (await node.call("GET", path, headers={}))[0] == 401
     status, body = await node.call("GET", "/v1/federation/jwks.json", headers={})
     assert (status, body["keys"][0]["crv"]) == (200, "Ed25519")
     assert "d" not in body["keys"][0]
+
+
+async def test_the_published_catalog_is_what_a_node_tells(node: FedNode, fake: FakePeer) -> None:
+    catalog = {
+        "backends": [{"name": "acme", "kind": "openai", "base_url": "http://127.0.0.1:1/v1"}],
+        "models": [{"model_id": "acme/m", "tier": "fast", "context_window_tokens": 32_000}],
+        "routes": [{"name": "tier:fast", "chain": [{"targets": [{"model_id": "acme/m"}]}]}],
+    }
+    path, sent = "/v1/admin/models", {"document": catalog}
+    status, body = await node.call("PUT", path, door=0, json=sent, headers=PLATFORM)
+    assert status == 200, body
+    status, body = await node.call("GET", "/v1/federation/peer/capabilities")
+    assert body["capabilities"]["models"] == {
+        "tiers": ["fast"],
+        "backends": ["acme"],
+        "max_context_tokens": 32_000,
+    }
+    status, body = await node.forward({"stack_id": "stk_a", "preferred_model_tier": "premium"})
+    assert (status, body["error"]["details"]["missing"]) == (409, ["model tier premium"])
+    status, body = await node.forward({"preferred_model_tier": "fast"})
+    assert (status, body["forwarded"]["remote_stack_id"]) == (200, "stk_a")
+    assert not fake.created

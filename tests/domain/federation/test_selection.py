@@ -1,5 +1,7 @@
 """Which node is chosen."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +40,10 @@ def test_tier_and_region() -> None:
         "model tier premium"
     ]
     assert missing(Selector(region="us"), node("stk_b")) == ["region us"]
+    none = replace(node("stk_b"), capabilities=ABLE.model_copy(update={"models": {"tiers": []}}))
+    assert missing(Selector(preferred_model_tier="fast"), none) == ["model tier fast"]
+    silent = replace(node("stk_b"), capabilities=ABLE.model_copy(update={"models": {}}))
+    assert missing(Selector(preferred_model_tier="fast"), silent) == []  # the call tells
 
 
 def test_versions() -> None:
