@@ -42,7 +42,7 @@ STREAMS: Final = 1_000
 SKIPPED_S: Final = 1.0
 QUIET_S: Final = 30.0
 LOOK_S: Final = 2.0
-FINAL: Final = tuple(name.encode() for name in FINAL_TYPES)
+FINAL_NAMES: Final = tuple(name.encode() for name in FINAL_TYPES)
 AWAY: Final = (DependencyUnavailableError, TimedOutError)
 log = logging.getLogger(__name__)
 
@@ -401,7 +401,7 @@ def _texts(lines: Sequence[bytes]) -> list[str]:
 
 
 def _has_final(line: bytes) -> bool:
-    return any(name in line[:1024] for name in FINAL)
+    return any(name in line[:1024] for name in FINAL_NAMES)
 
 
 def _missing(progress: Progress, last: int, reason: str) -> dict[str, Any]:
