@@ -13,6 +13,7 @@ from agentos.domain.errors import (
     ConflictError,
     DependencyUnavailableError,
     ForwardFailedError,
+    SubjectErasedError,
     error_from_wire,
 )
 from agentos.domain.federation.forward import (
@@ -243,6 +244,8 @@ class Forwarder:
             if forward.accepted is not None:  # written, and its writer did not live to say so
                 run_id, stack_id = forward.accepted.remote_run_id, forward.accepted.stack_id
                 self._tell(remote_ref(ref.tenant_id, run_id), stack_id)
+            elif forward.status == "requested" and not forward.is_readable:
+                await self._give_up(forward)
             elif forward.status == "requested":
                 log.info("resuming %s at %s", ref.aggregate_id, forward.requested.stack_id)
                 await self.finish(forward.view())
@@ -250,6 +253,17 @@ class Forwarder:
             self._unfinished[ref] = str(error)
         except AgentOSError as error:
             log.warning("%s was resumed and failed: %s", ref.aggregate_id, error)
+
+    async def _give_up(self, forward: Forward) -> None:
+        """End a forward whose content was erased: there is nothing left that could be sent."""
+        error = SubjectErasedError("the data subject of the run was erased")
+        auth = caller_of(forward.ref.tenant_id, forward.requested)
+        command = {
+            "forward_id": forward.ref.aggregate_id,
+            "error": error.to_wire(),
+            "traceparent": forward.traceparent,
+        }
+        await self._ports.bus.send("forward.fail", auth, command, timeout=COMMAND_S)
 
     async def close(self) -> None:
         """End the calls in hand; their intents stand."""

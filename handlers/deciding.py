@@ -56,6 +56,7 @@ async def decide_once(
             command_id=at.origin.command_id,
             correlation_id=at.origin.correlation_id,
             by_tenant=at.origin.tenant_id,
+            sealed=aggregate.sealed,
         )
         try:
             position = await parts.log.append(commit, expected=aggregate.position)

@@ -15,6 +15,9 @@ from agentos.domain.aggregate import Moment
 from agentos.domain.auth import SYSTEM_PRINCIPAL, AuthContext
 from agentos.domain.envelope import NO_TRACE, Event
 from agentos.domain.errors import DependencyUnavailableError, NotFoundError
+from agentos.domain.federation.forward import Forward
+from agentos.domain.federation.ingest import Ingest
+from agentos.domain.federation.remote import RemoteRun
 from agentos.domain.log import Recorded
 from agentos.domain.ports import ContentKeys
 from agentos.domain.privacy.subject import DataSubject, key_id_of, subject_id_of, subject_ref
@@ -29,6 +32,9 @@ from agentos.handlers.parts import Parts
 from agentos.handlers.runs import decide_on_run
 
 AT_ONCE: Final = 64
+HOLDING: Final = (Run.KIND, RemoteRun.KIND, Forward.KIND, Ingest.KIND)
+"""The kinds whose events may hold a data subject's content."""
+RUNS: Final = frozenset({Run.KIND, RemoteRun.KIND})
 REASON: Final = "the data subject is erased"
 log = structlog.get_logger()
 
@@ -144,15 +150,16 @@ async def _cancel(parts: Parts, ref: StreamRef) -> None:
 
 
 async def _reached(parts: Parts, ref: StreamRef, generation: int) -> dict[str, Any]:
-    """Count what a key seals, by the headers of the tenant's runs."""
+    """Count what a key seals, by headers; runs at peers, of which there are copies, too."""
     key_id = key_id_of(ref.aggregate_id, generation)
     runs: set[str] = set()
     commits = events = 0
-    tail = parts.log.tail(after=0, kinds=(Run.KIND,), tenant_id=ref.tenant_id, headers_only=True)
+    tail = parts.log.tail(after=0, kinds=HOLDING, tenant_id=ref.tenant_id, headers_only=True)
     async with aclosing(tail):  # type: ignore[type-var]  # an async generator
         async for batch in tail:
             found = [record for record in batch.records if record.sealed == key_id]
-            runs.update(record.ref.aggregate_id for record in found)
+            of_runs = (record for record in found if record.ref.kind in RUNS)
+            runs.update(record.ref.aggregate_id for record in of_runs)
             commits += len(found)
             events += _events_of(found)
             if batch.caught_up:

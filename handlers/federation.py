@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 from agentos.domain.aggregate import Aggregate, Moment
 from agentos.domain.auth import SYSTEM_PRINCIPAL, AuthContext
-from agentos.domain.envelope import NO_TRACE, Event
+from agentos.domain.envelope import NO_TRACE, Event, read_line
 from agentos.domain.errors import (
     AppendConflictError,
     ConflictError,
@@ -23,8 +23,11 @@ from agentos.domain.federation.ingest import Ingest, ingest_ref
 from agentos.domain.federation.peer import Peer, PeerEntry, peer_ref
 from agentos.domain.federation.remote import RemoteRun, RunLinked, remote_ref
 from agentos.domain.log import make_commit
+from agentos.domain.privacy.subject import person_of
+from agentos.domain.run.events import RunCreated
 from agentos.domain.run.run import run_ref
 from agentos.domain.subjects import StreamRef
+from agentos.domain.tenant.tenant import Tenant
 from agentos.domain.times import rfc3339
 from agentos.handlers.commands import (
     AcceptForward,
@@ -39,6 +42,7 @@ from agentos.handlers.commands import (
 from agentos.handlers.deciding import decide_once
 from agentos.handlers.parts import Parts
 from agentos.handlers.retention.report import plan_of
+from agentos.handlers.sealing import sealing_key
 
 A = TypeVar("A", bound=Aggregate)
 GENERATIONS: Final = 1000
@@ -53,18 +57,23 @@ async def request_forward(
     Returns `{forward, existing}`; `existing` when nothing was written. Raises why the tenant
     may not act, `ConflictError` when the key stands for something else.
     """
-    await parts.directory.active_tenant(auth.tenant_id)
+    tenant = await parts.directory.active_tenant(auth.tenant_id)
     at = parts.moment(auth.principal, command.traceparent)
     key = command.request.idempotency_key
+    person = person_of(command.request.context.model_dump(), auth.principal.principal_id)
+    sealed = await sealing_key(parts, tenant, person)
     if key is None:
         forward_id = parts.new_id("fwd")
         fresh = Forward(forward_ref(auth.tenant_id, forward_id))
+        fresh.sealed = sealed
         return await _request(parts, auth, command, fresh, forward_id, at)
     principal = auth.principal.principal_id
     for generation in range(GENERATIONS):
         forward_id = keyed_forward_id(auth.tenant_id, principal, command.agent_id, key, generation)
         known = await _forward(parts, auth.tenant_id, forward_id)
         age = at.now_ms - known.requested_at
+        if known.status is None:
+            known.sealed = sealed
         if known.status is None or age < parts.idempotency_ttl_ms:
             return await _request(parts, auth, command, known, key, at)
     raise ConflictError("the idempotency key was used too often")
@@ -117,6 +126,7 @@ async def accept_forward(parts: Parts, auth: AuthContext, command: AcceptForward
         correlation_id=forward.requested.correlation_id,
     )
     remote = RemoteRun(ref)
+    remote.sealed = forward.sealed
     if last is not None:
         remote = await parts.directory.reload(RemoteRun, ref)
     run_id, url, status = command.remote_run_id, command.remote_events_url, command.status
@@ -167,7 +177,7 @@ async def _decide_on_copy(
         events = decide(remote, parts.moment(SYSTEM_PRINCIPAL, NO_TRACE))
         if not events:
             return remote
-        commit = make_commit(ref, events, parts.new_id)
+        commit = make_commit(ref, events, parts.new_id, sealed=remote.sealed)
         try:
             await parts.log.append(commit, expected=remote.position)
         except AppendConflictError:
@@ -181,7 +191,7 @@ async def ingest_events(parts: Parts, auth: AuthContext, command: IngestEvents) 
 
     All of it is rejected when this node executes the run, or has executed it.
     """
-    await parts.directory.active_tenant(auth.tenant_id)
+    tenant = await parts.directory.active_tenant(auth.tenant_id)
     count = len(command.lines)
     run_id = command.run_id
     if run_id is not None and await _is_or_was_ours(parts, run_ref(auth.tenant_id, run_id)):
@@ -193,8 +203,9 @@ async def ingest_events(parts: Parts, auth: AuthContext, command: IngestEvents) 
         ingest = await parts.directory.reload(Ingest, ref)
         events, found = ingest.take(command.source_stack_id, command.run_id, lines, at)
         if events:
+            sealed = ingest.sealed or await _pushed_key(parts, tenant, auth, command)
             try:
-                commit = make_commit(ref, events, parts.new_id)
+                commit = make_commit(ref, events, parts.new_id, sealed=sealed)
                 await parts.log.append(commit, expected=ingest.position)
             except AppendConflictError:
                 continue
@@ -213,6 +224,24 @@ async def _is_or_was_ours(parts: Parts, ref: StreamRef) -> bool:
     if own is not None:
         return not own.is_void
     return await plan_of(parts.log, ref) is not None
+
+
+async def _pushed_key(
+    parts: Parts, tenant: Tenant, auth: AuthContext, command: IngestEvents
+) -> str:
+    """Return the key of what a peer pushes: of the run's copy, or of whom its creation names.
+
+    A push that says neither is kept as its sender's.
+    """
+    if command.run_id is not None:
+        copy = await parts.directory.reload(RemoteRun, remote_ref(auth.tenant_id, command.run_id))
+        if copy.sealed:
+            return copy.sealed
+    person = auth.principal.principal_id
+    for inner in map(read_line, (line.encode() for line in command.lines)):
+        if inner["type"] == RunCreated.TYPE and isinstance(inner["payload"].get("context"), dict):
+            person = person_of(inner["payload"]["context"], person)
+    return await sealing_key(parts, tenant, person)
 
 
 async def note_peer(parts: Parts, auth: AuthContext, command: NotePeer) -> dict[str, Any]:
@@ -268,7 +297,7 @@ async def _decide_from(
     if not events:
         return known, False
     try:
-        commit = make_commit(known.ref, events, parts.new_id)
+        commit = make_commit(known.ref, events, parts.new_id, sealed=known.sealed)
         position = await parts.log.append(commit, expected=known.position)
     except AppendConflictError:
         decided = await decide_once(parts, type(known), known.ref, at, decision)

@@ -18,6 +18,7 @@ from agentos.domain.errors import (
 )
 from agentos.domain.log import Recorded, make_commit
 from agentos.domain.ports import WorkItem
+from agentos.domain.privacy.subject import subject_of
 from agentos.domain.run.events import RunCreated
 from agentos.domain.run.forking import Past
 from agentos.domain.run.idempotency import RunKey, may_be_older
@@ -177,7 +178,7 @@ async def _write_created(
     parts.crash_point("handlers.after_reserved")
     run = Run(run_ref(tenant.ref.tenant_id, slot.run_id))
     created = beginning.created
-    run.sealed = await sealing_key(parts, tenant, created)
+    run.sealed = await sealing_key(parts, tenant, subject_of(created))
     run.create(beginning.agent_id, created, at)
     run.adopt(beginning.past, at)
     priority = created.run_options["priority"]

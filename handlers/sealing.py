@@ -3,16 +3,15 @@
 from typing import Final
 
 from agentos.domain.errors import DependencyUnavailableError, SubjectErasedError
-from agentos.domain.privacy.subject import DataSubject, subject_id_of, subject_of, subject_ref
-from agentos.domain.run.events import RunCreated
+from agentos.domain.privacy.subject import DataSubject, subject_id_of, subject_ref
 from agentos.domain.tenant.tenant import Tenant
 from agentos.handlers.parts import Parts
 
 RACES: Final = 3
 
 
-async def sealing_key(parts: Parts, tenant: Tenant, created: RunCreated) -> str:
-    """Return the key of the run's data subject, made if it is missing; nothing for a plain run.
+async def sealing_key(parts: Parts, tenant: Tenant, person: str) -> str:
+    """Return the key of a run's data subject, made if it is missing; nothing for a plain run.
 
     Of a subject that was erased it is the next one: what comes after is not erased with it.
     """
@@ -21,7 +20,7 @@ async def sealing_key(parts: Parts, tenant: Tenant, created: RunCreated) -> str:
     if parts.keys is None:
         raise DependencyUnavailableError("there are no content keys", dependency="content_keys")
     tenant_id = tenant.ref.tenant_id
-    ref = subject_ref(tenant_id, subject_id_of(tenant_id, subject_of(created)))
+    ref = subject_ref(tenant_id, subject_id_of(tenant_id, person))
     subject = await parts.directory.get(DataSubject, ref)
     for _ in range(RACES):
         key_id = subject.key_id

@@ -12,6 +12,9 @@ from typing import Any, Final, Literal, NamedTuple
 
 from pydantic_core import from_json, to_json
 
+from agentos.domain.federation.forward import ForwardFailed, ForwardRequested
+from agentos.domain.federation.ingest import EventsIngested
+from agentos.domain.federation.remote import EventsCopied
 from agentos.domain.run.events import (
     ModelCompleted,
     RunCompleted,
@@ -26,6 +29,7 @@ Seal = Callable[[bytes, bytes], bytes]
 """From the plain bytes and what they are bound to, to the sealed ones; or back (`ValueError`)."""
 ERASED: Final = "[erased]"
 MARK: Final = "sealed"
+Kind = Literal["text", "object", "list"]
 BOX: Final = "box"
 
 
@@ -33,10 +37,10 @@ class Place(NamedTuple):
     """A place in a payload: its path (`*` is every item of a list), and what stands there."""
 
     path: tuple[str, ...]
-    kind: Literal["text", "object", "list"]
+    kind: Kind
 
 
-def _place(path: str, kind: Literal["text", "object", "list"] = "text") -> Place:
+def _place(path: str, kind: Kind = "text") -> Place:
     return Place(tuple(path.split(".")), kind)
 
 
@@ -53,7 +57,12 @@ PLACES: Final[Mapping[str, tuple[Place, ...]]] = {
     ToolCallCompleted.TYPE: (_place("output", "object"), *WHY),
     RunCompleted.TYPE: (_place("output.text"), _place("output.artifacts", "list")),
     RunFailed.TYPE: WHY,
+    ForwardRequested.TYPE: (_place("run_request.input.text"),),
+    ForwardFailed.TYPE: WHY,
 }
+COPIES: Final = frozenset({EventsCopied.TYPE, EventsIngested.TYPE})
+"""Types whose `lines` are events of a run that a peer executes: each is sealed as such."""
+SEALABLE: Final = frozenset(PLACES) | COPIES
 VIEW: Final = (*PLACES[RunCompleted.TYPE], *WHY)
 """Where content stands in the contract's `Run` object."""
 
@@ -64,13 +73,15 @@ class _Spot(NamedTuple):
     holder: dict[str, Any]
     name: str
     where: str
-    kind: Literal["text", "object", "list"]
+    kind: Kind
 
 
 def seal_line(line: bytes, key_id: str, seal: Seal) -> bytes:
     """Return the line with its content under seal; a line without content is returned as it is."""
     whole = from_json(line)
     inner: dict[str, Any] = whole["event"]
+    if inner["type"] in COPIES:
+        return _each_copy(whole, lambda copy: seal_line(copy, key_id, seal))
     spots = list(_spots(inner["payload"], PLACES.get(inner["type"], ())))
     if not spots:
         return line
@@ -78,8 +89,9 @@ def seal_line(line: bytes, key_id: str, seal: Seal) -> bytes:
     for spot in spots:
         value = spot.holder[spot.name]
         plain = value.encode() if spot.kind == "text" else to_json(value)
-        bound = binding(inner["tenant_id"], inner["run_id"], inner["event_id"], spot.where)
-        _put_box(spot, mark, b64encode(seal(plain, bound)).decode())
+        _put_box(
+            spot, mark, b64encode(seal(plain, _bound(inner, inner["event_id"], spot))).decode()
+        )
     return to_json(whole)
 
 
@@ -87,6 +99,8 @@ def open_line(line: bytes, opening: Seal) -> bytes:
     """Return the line as it was before it was sealed; `ValueError` if its boxes do not open."""
     whole = from_json(line)
     inner: dict[str, Any] = whole["event"]
+    if inner["type"] in COPIES:
+        return _each_copy(whole, lambda copy: open_line(copy, opening))
     found = _opened(inner["payload"], PLACES.get(inner["type"], ()), inner, opening)
     return to_json(whole) if found else line
 
@@ -95,8 +109,16 @@ def erase_line(line: bytes) -> bytes:
     """Return what a sealed line shows once its key is destroyed."""
     whole = from_json(line)
     inner: dict[str, Any] = whole["event"]
+    if inner["type"] in COPIES:
+        return _each_copy(whole, erase_line)
     found = _erased(inner["payload"], PLACES.get(inner["type"], ()))
     return to_json(whole) if found else line
+
+
+def _each_copy(whole: dict[str, Any], change: Callable[[bytes], bytes]) -> bytes:
+    payload = whole["event"]["payload"]
+    payload["lines"] = [change(copy.encode()).decode() for copy in payload["lines"]]
+    return to_json(whole)
 
 
 def view_key(view: Mapping[str, Any]) -> str:
@@ -118,9 +140,9 @@ def open_view(view: Mapping[str, Any], opening: Seal | None) -> dict[str, Any]:
     return copy
 
 
-def binding(tenant_id: str, run_id: str, event_id: str, where: str) -> bytes:
+def _bound(who: Mapping[str, Any], event_id: str, spot: _Spot) -> bytes:
     """Return what a piece of content is bound to: it opens nowhere else."""
-    return f"{tenant_id}/{run_id}/{event_id}/{where}".encode()
+    return f"{who['tenant_id']}/{who.get('run_id') or ''}/{event_id}/{spot.where}".encode()
 
 
 def _spots(payload: dict[str, Any], places: tuple[Place, ...]) -> Iterator[_Spot]:
@@ -128,9 +150,7 @@ def _spots(payload: dict[str, Any], places: tuple[Place, ...]) -> Iterator[_Spot
         yield from _walk(payload, path, "", kind)
 
 
-def _walk(
-    at: Any, path: tuple[str, ...], where: str, kind: Literal["text", "object", "list"]
-) -> Iterator[_Spot]:
+def _walk(at: Any, path: tuple[str, ...], where: str, kind: Kind) -> Iterator[_Spot]:
     name, *rest = path
     if name == "*":
         for number, item in enumerate(at if isinstance(at, list) else ()):
@@ -139,7 +159,13 @@ def _walk(
         if rest:
             yield from _walk(at[name], tuple(rest), f"{where}{name}.", kind)
         else:
-            yield _Spot(at, name, where + name, kind)
+            yield _Spot(at, name, where + name, _fitting(kind, at[name]))
+
+
+def _fitting(kind: Kind, value: Any) -> Kind:
+    """What a peer sent may be of another type than it should be: it is boxed whole."""
+    fits = isinstance(value, str if kind == "text" else list)
+    return kind if kind == "object" or fits else "object"
 
 
 def _put_box(spot: _Spot, mark: str, box: str) -> None:
@@ -172,8 +198,7 @@ def _opened(
         if (sealed := _box(spot)) is None:
             continue
         found = True
-        event_id = sealed[0].partition("/")[2]
-        bound = binding(who["tenant_id"], who["run_id"], event_id, spot.where)
+        bound = _bound(who, sealed[0].partition("/")[2], spot)
         plain = opening(b64decode(sealed[1], validate=True), bound)
         is_text = spot.kind == "text"
         spot.holder[spot.name] = plain.decode() if is_text else from_json(plain)

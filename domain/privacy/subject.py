@@ -6,6 +6,7 @@ of generation 1 is destroyed by the first erasure, and what comes after is seale
 
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from agentos.domain.aggregate import Aggregate, Moment, next_event
@@ -85,8 +86,13 @@ class DataSubject(Aggregate):
 
 def subject_of(created: RunCreated) -> str:
     """Return whose content a run holds: its `context.user_id`, else its principal's id."""
-    user_id = created.context.get("user_id")
-    return user_id if isinstance(user_id, str) and user_id else created.principal.principal_id
+    return person_of(created.context, created.principal.principal_id)
+
+
+def person_of(context: Mapping[str, Any], principal_id: str) -> str:
+    """Return whom a run's context names, else who started it."""
+    user_id = context.get("user_id")
+    return user_id if isinstance(user_id, str) and user_id else principal_id
 
 
 def subject_id_of(tenant_id: str, subject: str) -> str:

@@ -14,7 +14,7 @@ from agentos.domain.errors import DependencyUnavailableError, InternalError, Sub
 from agentos.domain.log import Commit, Recorded, TailBatch
 from agentos.domain.ports import EventLog
 from agentos.domain.privacy.content import (
-    PLACES,
+    SEALABLE,
     erase_line,
     open_line,
     open_view,
@@ -61,7 +61,7 @@ class SealedLog:
 
     async def _seal(self, commit: Commit) -> Commit:
         self._know(commit.ref, commit.sealed)
-        if PLACES.keys().isdisjoint(commit.types):
+        if SEALABLE.isdisjoint(commit.types):
             return commit
         try:
             cipher = await self._keys.cipher(commit.ref.tenant_id, commit.sealed)

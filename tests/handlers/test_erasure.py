@@ -7,17 +7,22 @@ import pytest
 
 from agentos.domain.aggregate import read_events
 from agentos.domain.auth import ADMIN_SCOPES, AuthContext, Principal
+from agentos.domain.envelope import to_line
 from agentos.domain.errors import ForbiddenError, NotFoundError, SubjectErasedError
+from agentos.domain.federation.remote import RemoteRun, copied_lines, remote_ref
 from agentos.domain.privacy.subject import DataSubject, subject_id_of, subject_ref
+from agentos.domain.run.events import Output
 from agentos.domain.run.request import RunRequest
 from agentos.domain.run.run import Run, run_ref
+from agentos.domain.times import rfc3339
 from agentos.handlers.commands import CreateRun, EraseSubject, ForkRun
 from agentos.handlers.erasure import erase_subject
 from agentos.handlers.forks import fork_run
 from agentos.handlers.parts import Parts
+from agentos.handlers.routes import handle
 from agentos.handlers.runs import create_run
 from agentos.infra.memory.log import MemoryLog
-from tests.domain.given import TRACE
+from tests.domain.given import T0, TRACE, Ids, created, moment
 from tests.handlers.auditor.audited import Crash, audit_all, crash_at, records_of
 from tests.handlers.executor.world import Executor, Models, Tool, Tools, until, until_final
 from tests.handlers.node import Node, a_node, caller, settle
@@ -330,3 +335,65 @@ async def test_events_say_nothing_of_the_person() -> None:
             "agentos.subject.erased",
             "agentos.subject.erasure_completed",
         ]
+
+
+def peers_lines() -> list[str]:
+    """Return the events of a run that a peer executes, as it shows them."""
+    ids, run = Ids(900), Run(run_ref("tnt_a", "run_1"))
+    run.create("agt_b", created(WORD), moment(T0, ids))
+    run.start("wrk_b", moment(T0, ids))
+    run.complete(Output(text=WORD), moment(T0, ids))
+    return [to_line(event, rfc3339(event.time)).decode() for event in run.collect()]
+
+
+@virtual_time
+async def test_what_is_known_of_a_run_at_a_peer_is_sealed_and_erased_too() -> None:
+    async with a_node() as node:
+        parts = await switched(node)
+        context = {"user_id": "usr_ida"}
+        request = {"input": {"type": "text", "text": WORD}, "context": context}
+        asked = {"agent_id": "agt_b", "request": request, "stack_id": "stk_b", "selector": {}}
+        forward = (await tell(parts, "forward.request", **asked))["forward"]
+        assert forward["requested"]["run_request"]["input"]["text"] == WORD
+        await tell(
+            parts,
+            "forward.accept",
+            forward_id=forward["forward_id"],
+            remote_run_id="run_1",
+            remote_events_url="http://peer/v1/runs/run_1/events",
+            status="queued",
+        )
+        lines = peers_lines()
+        await tell(parts, "remote.copy", run_id="run_1", lines=lines)
+        pushed = {"source_stack_id": "stk_b", "run_id": "run_1", "lines": lines}
+        assert (await tell(parts, "events.ingest", **pushed))["accepted"] == len(lines)
+        kinds = ("federation", "remote", "ingest")
+        records = [r for kind in kinds for r in await node.log.last_of_kind(kind, "tnt_a")]
+        assert len(records) == len(kinds)
+        assert {r.sealed for r in records} == {f"{IDA}-1"}
+        stored = await all_of(node, *kinds)
+        assert WORD.encode() not in stored
+        copy = remote_ref("tnt_a", "run_1")
+        opened = RemoteRun(copy).fold(await node.opened_log().read(copy))
+        assert opened.view()["output"] == {"type": "text", "text": WORD}
+        assert [line.decode() for _, line in copied_lines(await node.opened_log().read(copy))] == (
+            lines
+        )
+        assert (await erase(parts))["runs"] == 1
+        await settle(2)
+        erased = RemoteRun(copy).fold(await node.opened_log().read(copy))
+        assert erased.view()["output"] == {"type": "text", "text": "[erased]", "erased": True}
+        assert await all_of(node, *kinds) == stored
+
+
+async def all_of(node: Node, *kinds: str) -> bytes:
+    tail = MemoryLog.tail(node.log, after=0, kinds=kinds, tenant_id="tnt_a")
+    records = (await anext(tail)).records
+    await tail.aclose()  # type: ignore[attr-defined]  # a generator
+    return b"\n".join(record.body for record in records)
+
+
+async def tell(parts: Parts, name: str, /, **command: Any) -> dict[str, Any]:
+    message = {"auth": caller().model_dump(mode="json"), "command": command}
+    message["command"]["traceparent"] = TRACE
+    return await handle(parts, name, message)

@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentos.domain.aggregate import read_event
-from agentos.domain.envelope import Payload, read_line, to_line
+from agentos.domain.auth import Principal
+from agentos.domain.envelope import Event, Payload, Trace, read_line, to_line
+from agentos.domain.federation.remote import EventsCopied
 from agentos.domain.privacy.content import (
     ERASED,
+    PLACES,
     erase_line,
     open_line,
     open_view,
@@ -263,3 +266,45 @@ def _view(line: bytes) -> dict[str, Any]:
     run = queued(Ids())
     run.evolve(read_event(line, Run.PAYLOADS))
     return run.view()
+
+
+junk: st.SearchStrategy[Any] = values | st.fixed_dictionaries({"text": values, "x": values})
+
+
+def foreign(payload: dict[str, Any], kind: str) -> str:
+    """Return a line as a peer of any version may have sent it."""
+    inner = {"event_id": "evt_1", "sequence": 1, "type": kind, "tenant_id": "tnt_a"}
+    return json.dumps({"event": {**inner, "run_id": "run_1", "payload": payload}})
+
+
+def copied(lines: list[str]) -> bytes:
+    payload = EventsCopied(stack_id="stk_b", first=1, last=len(lines), lines=lines)
+    trace = Trace("00-0-0-01", "0")
+    event = Event("evt_9", 1, T0, "tnt_a", trace, payload, principal=Principal(principal_id="a"))
+    return to_line(event, rfc3339(T0))
+
+
+@settings(deadline=None)
+@given(st.lists(payloads.map(line_of), max_size=3))
+def test_the_copies_of_a_peers_run_are_sealed_line_by_line(lines: list[bytes]) -> None:
+    line = copied([one.decode() for one in lines])
+    sealed = seal_line(line, KEY, seal)
+    assert read_line(sealed)["payload"]["lines"] == [
+        seal_line(one, KEY, seal).decode() for one in lines
+    ]
+    assert open_line(sealed, opening) == line
+    assert erase_line(erase_line(sealed)) == erase_line(sealed)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(["input", "output", "message", "error"]), junk),
+    st.sampled_from(sorted(PLACES)),
+)
+def test_whatever_a_peer_sent_is_sealed_and_comes_back(payload: Any, kind: str) -> None:
+    line = copied([foreign(payload, kind)])
+    opened = open_line(seal_line(line, KEY, seal), opening)
+    assert [json.loads(one) for one in read_line(opened)["payload"]["lines"]] == [
+        json.loads(foreign(payload, kind))
+    ]
+    erase_line(seal_line(line, KEY, seal))
