@@ -11,7 +11,8 @@ from pydantic_core import from_json
 
 from agentos.cli.moments import since_ms
 from agentos.cli.options import AsJson, DataDir
-from agentos.cli.replay_sources import USAGE, end, print_json, with_log
+from agentos.cli.replay_bodies import RecordedBodies
+from agentos.cli.replay_sources import USAGE, end, print_json, with_connection
 from agentos.cli.tables import show_table
 from agentos.domain.ids import is_named_id
 from agentos.domain.ports import EventLog
@@ -21,6 +22,12 @@ from agentos.domain.replay.whatif import Tally, WhatIf
 from agentos.domain.run.run import Run
 from agentos.domain.times import rfc3339
 from agentos.domain.usage.usage import Usage
+from agentos.infra.jetstream.call_bodies import JetStreamCallBodies
+from agentos.infra.jetstream.connection import Connection
+from agentos.infra.jetstream.log import JetStreamLog
+from agentos.infra.privacy.build import content_keys
+from agentos.infra.privacy.sealed_log import SealedLog
+from agentos.infra.settings import Settings
 
 SHOWN: Final = 20
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A policy, catalog or quotas (JSON).")]
@@ -42,15 +49,22 @@ def policy(
 ) -> None:
     """Tell what a policy, price table, route or quota would have done to recorded calls.
 
-    Nothing is changed. Calls of runs are looked at again in their messages; direct calls by
-    what was found in them when they were made.
+    Nothing is changed. Calls of runs are looked at again in their messages, and so are direct
+    calls whose tenant keeps bodies; the others by what was found in them when they were made.
     """
     proposal = _proposal(file)
     after = since_ms(since)
     if tenant is not None and not is_named_id(tenant, "tnt"):
         end(f"--tenant {tenant}: no tenant's id", USAGE)
     began = time.monotonic()
-    total, tenants = with_log(data_dir, lambda log, _: judge_all(log, proposal, after, tenant))
+
+    async def work(connection: Connection, settings: Settings) -> tuple[Tally, dict[str, Tally]]:
+        keys = content_keys(settings, connection)
+        log = SealedLog(JetStreamLog(connection), keys)
+        bodies = RecordedBodies(JetStreamCallBodies(connection), keys)
+        return await judge_all(log, proposal, after, tenant, bodies)
+
+    total, tenants = with_connection(data_dir, work)
     seconds = time.monotonic() - began
     found = {
         **total.to_json(),
@@ -75,7 +89,11 @@ def _proposal(file: Path) -> Proposal:
 
 
 async def judge_all(
-    log: EventLog, proposal: Proposal, since: int, tenant: str | None
+    log: EventLog,
+    proposal: Proposal,
+    since: int,
+    tenant: str | None,
+    bodies: RecordedBodies | None = None,
 ) -> tuple[Tally, dict[str, Tally]]:
     """Return the counts of all calls since a time, and by tenant; memory stays as it is."""
     traffic, what_if = Traffic(), WhatIf(proposal)
@@ -86,7 +104,8 @@ async def judge_all(
             for record in batch.records:
                 for call in traffic.feed(record):
                     if call.time_ms >= since:
-                        judged = what_if.judge(call)
+                        known = call if bodies is None else await bodies.with_body(call)
+                        judged = what_if.judge(known)
                         total.add(judged)
                         tenants.setdefault(call.tenant_id, Tally()).add(judged)
             if batch.caught_up:
@@ -99,6 +118,8 @@ def _show(found: dict[str, Any]) -> None:
     rows = [(row["tenant_id"], *(row[name] for name in names)) for row in found["tenants"]]
     rows.append(("all", *(found[name] for name in names)))
     show_table(("tenant", *(name.replace("_", " ") for name in names)), rows)
+    judged = ", ".join(f"{count} {name}" for name, count in found["judged_from"].items() if count)
+    typer.echo(f"judged from: {judged or 'no calls'}")
     shown = list(_changes(found["changes"][:SHOWN]))
     if shown:
         typer.echo()

@@ -30,7 +30,7 @@ from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import Run, run_ref
 from agentos.domain.subjects import StreamRef
 from agentos.handlers.retention.report import plan_of
-from agentos.infra.jetstream.connection import bounded_close, connect
+from agentos.infra.jetstream.connection import Connection, bounded_close, connect
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.privacy.build import content_keys
 from agentos.infra.privacy.sealed_log import SealedLog
@@ -62,10 +62,25 @@ class RecordedRun:
 
 
 def with_log(data_dir: Path | None, work: Callable[[EventLog, Settings], Awaitable[T]]) -> T:
-    """Do some work on the node's log; ends the command where there is none, or it fails."""
+    """Do some work on the node's log; ends the command where there is none, or it fails.
+
+    Whoever is on the node's machine reads what is sealed, as long as the key is there.
+    """
+
+    async def on(connection: Connection, settings: Settings) -> T:
+        keys = content_keys(settings, connection)
+        return await work(SealedLog(JetStreamLog(connection), keys), settings)
+
+    return with_connection(data_dir, on)
+
+
+def with_connection(
+    data_dir: Path | None, work: Callable[[Connection, Settings], Awaitable[T]]
+) -> T:
+    """Do some work on a connection to the node's broker; ends the command as `with_log` does."""
     try:
         settings = node_settings(data_dir)
-        return asyncio.run(_with_log(settings, work))
+        return asyncio.run(_connected(settings, work))
     except (NodeNotStartedError, DependencyUnavailableError, TimeoutError) as exc:
         end(f"{exc}\nthe node must run: start it with `agentos up`", UNREACHABLE)
     except SettingsError as exc:
@@ -76,13 +91,11 @@ def with_log(data_dir: Path | None, work: Callable[[EventLog, Settings], Awaitab
         end(f"error: the log does not fold: {exc}", FAILED)
 
 
-async def _with_log(settings: Settings, work: Callable[[EventLog, Settings], Awaitable[T]]) -> T:
-    """Whoever is on the node's machine reads what is sealed, as long as the key is there."""
+async def _connected(settings: Settings, work: Callable[[Connection, Settings], Awaitable[T]]) -> T:
     url = settings.runtime().nats_url
     connection = await connect(url, "agentos-replay", timeout=CONNECT_TIMEOUT_S)
     try:
-        log = SealedLog(JetStreamLog(connection), content_keys(settings, connection))
-        return await work(log, settings)
+        return await work(connection, settings)
     finally:
         await bounded_close(connection)
 

@@ -104,6 +104,14 @@ def content_key(tenant_id: str, key_id: str) -> str:
     return f"{CONTENT_KEYS}.{_token(tenant_id)}.{_token(key_id)}"
 
 
+def call_body(tenant_id: str, digest: str) -> str:
+    """Return the subject under which the sealed body of one direct model call is kept."""
+    return f"{CALL_BODIES}.{_token(tenant_id)}.{digest}"
+
+
+CALL_BODIES: Final = "bodies"
+CALL_BODIES_STREAM: Final = "CALL_BODIES"
+ALL_CALL_BODIES: Final = f"{CALL_BODIES}.>"
 CONTENT_KEYS: Final = "ckeys"
 CONTENT_KEYS_STREAM: Final = "CONTENT_KEYS"
 ALL_CONTENT_KEYS: Final = f"{CONTENT_KEYS}.>"

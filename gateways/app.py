@@ -37,6 +37,7 @@ from agentos.domain.ports import (
     NewId,
     Signals,
 )
+from agentos.domain.privacy.bodies import BodyStore
 from agentos.domain.subjects import heartbeat
 from agentos.federation import app as federation
 from agentos.federation.door import Federation
@@ -76,6 +77,7 @@ from agentos.infra.clock import SystemClock, SystemIds
 from agentos.infra.federation.tls import door_context
 from agentos.infra.jetstream.answers import JetStreamAnswers
 from agentos.infra.jetstream.bus import NatsCommandBus
+from agentos.infra.jetstream.call_bodies import JetStreamCallBodies
 from agentos.infra.jetstream.connection import Connection, bounded_close
 from agentos.infra.jetstream.key_usage import JetStreamKeyUsage
 from agentos.infra.jetstream.log import JetStreamLog
@@ -122,6 +124,7 @@ class Ports:
     key_usage: KeyUsage | None = None
     contents: Contents | None = None
     keys: ContentKeys | None = None
+    bodies: BodyStore | None = None
     peering: Peering | None = None
     background: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
 
@@ -220,6 +223,7 @@ class Gateway:
             node=ports.node,
             idempotency_ttl_s=ports.idempotency_ttl_s,
             keys=ports.keys,
+            bodies=ports.bodies,
         )
 
     def _make_backend(self, entry: BackendEntry) -> ModelBackend:
@@ -386,6 +390,7 @@ async def serve(settings: "Settings") -> None:
         log=opened_log,
         contents=opened_log,
         keys=keys,
+        bodies=JetStreamCallBodies(connection),
         signals=NatsSignals(connection),
         reads=PostgresReadModels(pool),
         identity=LocalIdentity(

@@ -5,11 +5,12 @@ only what was found in it is known (`agentos.usage.recorded`).
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
 
 from agentos.domain.envelope import read_line
 from agentos.domain.log import Recorded
+from agentos.domain.privacy.bodies import CallBody
 from agentos.domain.run.events import (
     FINAL_TYPES,
     ModelCompleted,
@@ -21,6 +22,7 @@ from agentos.domain.usage.usage import Usage, UsageRecorded
 
 LOOKED_AT: Final = frozenset({RunCreated.TYPE, ModelCompleted.TYPE, ToolCallCompleted.TYPE})
 Texts = tuple[str, ...]
+Source = Literal["events", "bodies", "findings", "nothing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class Call:
     """One model call as it was made, and what was decided of it.
 
     A run's call has its `texts` by direction; a direct one the `findings`, counted by direction
-    and kind (`None`: nobody looked). `cost_micro` is in millionths of a dollar.
+    and kind (`None`: nobody looked), and its texts where its body was kept. `cost_micro` is in
+    millionths of a dollar. Of an `erased` run's call there are counts and cost alone.
     """
 
     tenant_id: str
@@ -51,6 +54,23 @@ class Call:
     texts: Mapping[str, Texts] = field(default_factory=dict)
     tools: tuple[tuple[str, Texts], ...] = ()
     findings: Mapping[str, Mapping[str, int]] | None = None
+    erased: bool = False
+
+    @property
+    def source(self) -> Source:
+        """What there is to judge it by."""
+        if self.erased:
+            return "nothing"
+        if self.run_id is not None:
+            return "events"
+        if self.texts:
+            return "bodies"
+        return "nothing" if self.findings is None else "findings"
+
+    def with_body(self, body: CallBody) -> "Call":
+        """Return a direct call with its texts, where they were kept."""
+        texts = {"input": body.input, "tool_output": body.tool_output, "output": body.output}
+        return replace(self, texts=texts, tools=body.tools, context=body.context)
 
 
 @dataclass(slots=True)
@@ -99,7 +119,7 @@ class Traffic:
                 talk.said += texts
                 talk.heard += texts
             else:
-                yield _of_run(inner, talk)
+                yield replace(_of_run(inner, talk), erased=not record.readable)
                 if (message := payload["message"]) is not None:
                     talk.said.append(message["content"])
                     talk.said += _texts([c["arguments"] for c in message["tool_calls"]])

@@ -12,12 +12,13 @@ from agentos.domain.policy.compiled import CompiledPolicy
 from agentos.domain.policy.facts import Direction, Facts
 from agentos.domain.policy.verdict import Verdict
 from agentos.domain.replay.proposal import Proposal
-from agentos.domain.replay.traffic import Call, Texts
+from agentos.domain.replay.traffic import Call, Source, Texts
 
 KEPT: Final = 1000
 REMEMBERED: Final = 4096
 DIRECTIONS: Final[tuple[Direction, ...]] = ("input", "tool_output", "output")
 NOT_KNOWN: Final = "not_known"
+SOURCES: Final[tuple[Source, ...]] = ("events", "bodies", "findings", "nothing")
 RANK: Final = {"allowed": 0, "redacted": 1, "blocked": 2}
 
 
@@ -58,7 +59,8 @@ class Judged:
 class Tally:
     """Counts of one tenant, or of all; `changes` holds the first thousand.
 
-    `not_known` are direct calls in which nobody had looked for anything.
+    `not_known` are direct calls in which nobody had looked for anything, and calls of runs that
+    were erased. `sources` says what the calls were judged by.
     """
 
     decisions: int = 0
@@ -67,6 +69,7 @@ class Tally:
     would_redact: int = 0
     cost_delta_micro: int = 0
     not_known: int = 0
+    sources: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     changes: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, judged: Judged) -> None:
@@ -76,6 +79,7 @@ class Tally:
         self.would_redact += judged.would == "redacted"
         self.cost_delta_micro += judged.cost_delta_micro
         self.not_known += judged.reasons == (NOT_KNOWN,)
+        self.sources[judged.call.source] += 1
         if judged.is_changed:
             self.changed += 1
             if len(self.changes) < KEPT:
@@ -90,6 +94,7 @@ class Tally:
             "would_redact": self.would_redact,
             "cost_delta_usd": self.cost_delta_micro / 1_000_000,
             "not_known": self.not_known,
+            "judged_from": dict(self.sources),
             "changes": self.changes,
         }
 
@@ -138,7 +143,7 @@ class WhatIf:
         policy = self._proposal.policy
         if policy is None or call.status == "refused":
             return _was(call), ()
-        if call.run_id is None and call.findings is None:
+        if call.source == "nothing":
             return _was(call), (NOT_KNOWN,)
         verdicts = list(self._verdicts(policy, call, target))
         worst = max(verdicts, key=lambda verdict: RANK[verdict.decision], default=None)
@@ -147,7 +152,7 @@ class WhatIf:
     def _verdicts(
         self, policy: CompiledPolicy, call: Call, target: Target | None
     ) -> Iterator[Verdict]:
-        known = call.findings if call.run_id is None else None
+        known = call.findings if call.source == "findings" else None
         for direction in DIRECTIONS:
             texts = call.texts.get(direction, ())
             found = self._found(policy, texts) if known is None else known.get(direction, {})

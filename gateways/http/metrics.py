@@ -74,6 +74,12 @@ class Metrics:
             registry=self.registry,
         )
         self.on_model_call: list[Callable[[Mapping[str, Any]], None]] = []
+        self.bodies_lost = Counter(
+            "agentos_model_bodies_lost",
+            "Bodies of direct model calls that were to be kept and are not",
+            ("reason",),
+            registry=self.registry,
+        )
         self._known: dict[Key, tuple[Counter, Histogram]] = {}
 
     def count(

@@ -41,6 +41,8 @@ class GovernedChat(Governed[ModelRequest]):
         self._output: Output | None = None
         self._on_delta: OnDelta | None = None
         self._on_begun: OnBegun | None = None
+        self.said: ModelAnswer | None = None
+        """What the model answered, before policy looked at it."""
 
     async def made(
         self, on_delta: OnDelta | None = None, on_begun: OnBegun | None = None
@@ -155,6 +157,7 @@ class GovernedChat(Governed[ModelRequest]):
         if target is None:
             raise RuntimeError("nobody answered")
         self.answered = answer.usage  # charged, whatever policy says of the answer
+        self.said = answer
         content = self._checked_content(answer.content, target)
         calls = tuple(self._checked_call(call, target) for call in answer.tool_calls)
         outcome = self.outcome(answer.usage, target, fallback_used=fallback_used)

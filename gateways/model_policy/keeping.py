@@ -38,9 +38,10 @@ class Keeping:
         if tenant.status is None or not tenant.profile.privacy.erasure:
             return ""
         principal_id = caller.auth.principal.principal_id
-        return await self._subject_key(self._keys, tenant_id, principal_id)
+        return await self.subject_key(self._keys, tenant_id, principal_id)
 
-    async def _subject_key(self, keys: ContentKeys, tenant_id: str, principal_id: str) -> str:
+    async def subject_key(self, keys: ContentKeys, tenant_id: str, principal_id: str) -> str:
+        """Return the key of what a principal says now, made if it is missing."""
         ref = subject_ref(tenant_id, subject_id_of(tenant_id, principal_id))
         subject = await self._known.get(DataSubject, ref)
         for _ in range(RACES):

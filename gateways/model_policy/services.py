@@ -6,9 +6,11 @@ from typing import Any
 
 from agentos.domain.models.published import CATALOG_REF, CatalogAggregate
 from agentos.domain.ports import Clock, CommandBus, ContentKeys, EventLog, NewId, Signals
+from agentos.domain.privacy.bodies import BodyStore
 from agentos.gateways.http.followed import Followed
 from agentos.gateways.http.metrics import Metrics
 from agentos.gateways.model_policy.backends import MakeBackend
+from agentos.gateways.model_policy.bodies import Bodies
 from agentos.gateways.model_policy.budgets import Budgets
 from agentos.gateways.model_policy.genai_metrics import GenAiMetrics
 from agentos.gateways.model_policy.governed import Entitlements, Gates
@@ -34,6 +36,7 @@ class ModelPorts:
     node: str
     idempotency_ttl_s: int
     keys: ContentKeys | None = None
+    bodies: BodyStore | None = None
 
 
 class ModelServices:
@@ -59,17 +62,19 @@ class ModelServices:
             node=ports.node,
             entitlements=self.entitlements,
         )
+        keeping = Keeping(known, ports.keys)
         idempotency = Idempotency(
-            ports.answers,
-            ports.new_id,
-            ports.idempotency_ttl_s,
-            keeping=Keeping(known, ports.keys),
+            ports.answers, ports.new_id, ports.idempotency_ttl_s, keeping=keeping
         )
-        self.pipeline = GovernedPipeline(gates, idempotency)
+        self.bodies: Bodies | None = None
+        if ports.keys is not None and ports.bodies is not None:
+            self.bodies = Bodies(ports.bodies, ports.keys, keeping, known, metrics)
+        self.pipeline = GovernedPipeline(gates, idempotency, self.bodies)
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """Return what has to run; cancelled, each gives back or writes what it still has."""
-        return [self.router.run(), self.budgets.run(), self.meter.run()]
+        parts = [self.router.run(), self.budgets.run(), self.meter.run()]
+        return parts if self.bodies is None else [*parts, self.bodies.run()]
 
     async def aclose(self) -> None:
         """Close the backends' connections."""
