@@ -108,6 +108,9 @@ class Bodies:
             plain = to_json(body_of(said.request, said.answer, auth.policy_context.model_dump()))
             box = await self._keys.seal(tenant_id, key_id, plain, body_place(digest))
             await self._store.put(tenant_id, digest, key_id.encode() + b"\n" + box)
+        except asyncio.CancelledError:
+            self._waiting.appendleft(said)  # the process ends: once more, within its time
+            raise
         except (AgentOSError, ValueError) as error:
             self._lost("refused", 1)
             log.warning("a call's body was not kept: %s", type(error).__name__)

@@ -29,7 +29,7 @@ TENANT_ID: Final = PathId("tenant_id", "the tenant's id")
 KEY_ID: Final = PathId("key_id", "the key's id")
 CONFIRM: Final = Parameter("confirm", "the tenant's id once more")
 FIELDS: Final = frozenset(Profile.model_fields)
-ERASE_S: Final = 60.0
+ERASE_S: Final = 25.0
 
 
 class _Peek(BaseModel):

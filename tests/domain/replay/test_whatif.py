@@ -1,5 +1,6 @@
 """What a policy, prices, routes or quotas would have done to recorded calls."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from agentos.domain.aggregate import Moment
 from agentos.domain.auth import SYSTEM_PRINCIPAL
 from agentos.domain.envelope import Origin
 from agentos.domain.log import Recorded
+from agentos.domain.privacy.bodies import CallBody
 from agentos.domain.replay.proposal import ProposalError, read_proposal
 from agentos.domain.replay.traffic import Call, Traffic
 from agentos.domain.replay.whatif import KEPT, Tally, WhatIf
@@ -229,3 +231,22 @@ def test_any_texts_are_judged(texts: list[str]) -> None:
     calls: list[Call] = [call for record in made.records for call in traffic.feed(record)]
     assert [len(call.tools) for call in calls] == [1] * len(texts) + [0]
     assert judged(BLOCK, *made.records).decisions == len(calls)
+
+
+def test_a_direct_call_whose_body_was_kept_is_looked_at_again() -> None:
+    (call,) = Traffic().feed(direct({"policy": {"decision": "allowed", "findings": {}}}))
+    body = CallBody(input=(f"write to {MAIL}",), output=("ok",), tools=(("tool.echo", ("x",)),))
+    what_if, tally = WhatIf(read_proposal(BLOCK)), Tally()
+    for known in (call, call.with_body(body)):
+        tally.add(what_if.judge(known))
+    assert (tally.would_block, tally.decisions) == (1, 2)
+    assert tally.sources == {"events": 0, "bodies": 1, "findings": 1, "nothing": 0}
+    blocked = WhatIf(read_proposal(NO_TOOL)).judge(call.with_body(body))
+    assert blocked.would == "blocked"
+
+
+def test_what_is_erased_is_not_judged() -> None:
+    run = Recorder(f"write to {MAIL}").start().model("ok")
+    tally = judged(BLOCK, *(replace(record, readable=False) for record in run.records))
+    assert (tally.would_block, tally.not_known, tally.changed) == (0, 1, 0)
+    assert tally.sources["nothing"] == 1
