@@ -14,6 +14,7 @@ from agentos.domain.policy.errors import PolicyProblemError
 from agentos.domain.policy.facts import Direction, Facts
 from agentos.domain.policy.verdict import Decision, Verdict
 from agentos.domain.times import to_ms
+from agentos.infra.names import installed_names
 
 FIELD: Final = "text"
 
@@ -84,7 +85,7 @@ def read_document(path: Path) -> PolicyDocument:
 def compiled(path: Path) -> CompiledPolicy:
     """Return the policy in a file ready to be gone by; `CaseError` says why it cannot be."""
     try:
-        return compile_policy("pol_file", "draft", read_document(path))
+        return compile_policy("pol_file", "draft", read_document(path), installed_names())
     except PolicyProblemError as exc:
         raise CaseError(f"{path.name}: {exc.problem}") from exc
 

@@ -25,6 +25,7 @@ from agentos.domain.usage.usage import Usage
 from agentos.infra.jetstream.call_bodies import JetStreamCallBodies
 from agentos.infra.jetstream.connection import Connection
 from agentos.infra.jetstream.log import JetStreamLog
+from agentos.infra.names import installed_names
 from agentos.infra.privacy.build import content_keys
 from agentos.infra.privacy.sealed_log import SealedLog
 from agentos.infra.settings import Settings
@@ -83,7 +84,7 @@ def policy(
 
 def _proposal(file: Path) -> Proposal:
     try:
-        return read_proposal(from_json(file.read_bytes()))
+        return read_proposal(from_json(file.read_bytes()), installed_names())
     except (OSError, ValueError, ProposalError) as exc:
         end(f"{file}: {exc}", USAGE)
 

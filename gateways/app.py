@@ -27,6 +27,7 @@ from agentos.domain.federation.remote import remote_ref
 from agentos.domain.models.catalog import BackendEntry
 from agentos.domain.models.defaults import completed
 from agentos.domain.models.published import CATALOG_REF, CatalogAggregate
+from agentos.domain.policy.names import NameFinder
 from agentos.domain.ports import (
     Clock,
     CommandBus,
@@ -84,6 +85,7 @@ from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.signals import NatsSignals
 from agentos.infra.models.build import make_backend
 from agentos.infra.models.keys import key_of, key_source
+from agentos.infra.names import installed_names
 from agentos.infra.oidc import OidcKeys
 from agentos.infra.privacy.build import content_keys
 from agentos.infra.privacy.sealed_log import SealedLog
@@ -125,6 +127,7 @@ class Ports:
     contents: Contents | None = None
     keys: ContentKeys | None = None
     bodies: BodyStore | None = None
+    names: NameFinder | None = None
     peering: Peering | None = None
     background: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
 
@@ -224,6 +227,7 @@ class Gateway:
             idempotency_ttl_s=ports.idempotency_ttl_s,
             keys=ports.keys,
             bodies=ports.bodies,
+            names=ports.names,
         )
 
     def _make_backend(self, entry: BackendEntry) -> ModelBackend:
@@ -410,6 +414,7 @@ async def serve(settings: "Settings") -> None:
         key_source=partial(key_source, settings),
         node=settings.stack_id,
         idempotency_ttl_s=settings.idempotency_ttl_hours * 3600,
+        names=installed_names(),
         peering=federation.make_peering(settings, PostgresCopies(pool)),
     )
     gateway = Gateway(

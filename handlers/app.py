@@ -36,6 +36,7 @@ from agentos.infra.jetstream.connection import connect
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.queue import JetStreamQueue
 from agentos.infra.jetstream.signals import NatsSignals
+from agentos.infra.names import installed_names
 from agentos.infra.nats_server import load_nats
 from agentos.infra.node.paths import NodePaths
 from agentos.infra.privacy.build import content_keys
@@ -81,6 +82,7 @@ def make_parts(settings: Settings, client: Any) -> Parts:
         keys=keys,
         contents=event_log,
         retention=retention_rules(settings),
+        names=installed_names(),
     )
 
 

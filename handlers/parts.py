@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from agentos.domain.aggregate import Moment
 from agentos.domain.auth import AuthContext, Principal
 from agentos.domain.envelope import Origin
+from agentos.domain.policy.names import NameFinder
 from agentos.domain.ports import Clock, ContentKeys, Contents, EventLog, NewId, RunQueue, Signals
 from agentos.domain.retention.rules import NodeRetention
 from agentos.handlers.admission import AdmissionDesks
@@ -48,6 +49,7 @@ class Parts:
     retention: NodeRetention = field(default_factory=NodeRetention)
     keys: ContentKeys | None = None
     contents: Contents | None = None
+    names: NameFinder | None = None
 
     def moment(self, principal: Principal, traceparent: str, command_id: str = "") -> Moment:
         """Return the moment of a decision that is made now."""

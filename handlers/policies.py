@@ -26,7 +26,7 @@ async def publish_policy(parts: Parts, auth: AuthContext, command: PublishPolicy
     """
     await _admit(parts, auth, command.tenant_id)
     try:
-        compile_policy(command.policy_id, "0", command.document)
+        compile_policy(command.policy_id, "0", command.document, parts.names)
     except PolicyProblemError as error:
         errors = [{"loc": ["body", "document"], "msg": error.problem}]
         raise InvalidRequestError(error.problem, errors=errors) from error

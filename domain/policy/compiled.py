@@ -11,6 +11,7 @@ from agentos.domain.policy.document import Effect, PolicyDocument, Rule
 from agentos.domain.policy.errors import PolicyProblemError
 from agentos.domain.policy.facts import Facts
 from agentos.domain.policy.kinds import GROUPS, KINDS, NEED_A_MODEL, RECOGNISERS, expand
+from agentos.domain.policy.names import NameFinder, is_fixed, name_recognisers
 from agentos.domain.policy.patterns import MAX_STEPS_OF_ALL, compile_pattern
 from agentos.domain.policy.recogniser import Match, Recogniser
 from agentos.domain.policy.search import Search
@@ -44,6 +45,8 @@ class Plan:
         self._label = label
         self._rules = tuple(rules)
         self.search = search
+        formal = [r for r in search.recognisers if not r.needs_whole]
+        self.formal = Search(formal) if search.needs_whole else search
         self.redacted = frozenset(
             kind for rule in rules if rule.effect == "redact" for kind in rule.kinds or ()
         )
@@ -87,11 +90,21 @@ class Plan:
 
 
 class CompiledPolicy:
-    """One version of a policy. Made once, asked often; it never waits and keeps no content."""
+    """One version of a policy. Made once, asked often; it never waits and keeps no content.
+
+    With a `finder` (none where no rule is about names) each text is searched by a model:
+    `await finder.prepare(texts)` before a `check` keeps it off the caller's thread.
+    """
 
     def __init__(
-        self, policy_id: str, version: str, rules: Sequence[CompiledRule], search: Search
+        self,
+        policy_id: str,
+        version: str,
+        rules: Sequence[CompiledRule],
+        search: Search,
+        finder: NameFinder | None = None,
     ) -> None:
+        self.finder = finder
         self.policy_id = policy_id
         self.version = version
         self.label = f"{policy_id}@{version}"
@@ -104,7 +117,8 @@ class CompiledPolicy:
     ) -> Verdict:
         """Return the verdict on a content: `(field, text)` for each of its texts.
 
-        `approved`: as if a person had said yes, so no rule that asks for that holds.
+        Where a name would have to be hidden that is fixed, nothing passes. `approved`: as if a
+        person had said yes, so no rule that asks for that holds.
         """
         plan = self._plan(facts, approved=approved)
         if plan.is_refused:
@@ -112,11 +126,16 @@ class CompiledPolicy:
         findings: Counter[str] = Counter()
         redactions: list[Redaction] = []
         for field, text in fields:
-            if matches := plan.search.find(text):
+            search = plan.formal if is_fixed(field) else plan.search
+            if matches := search.find(text):
                 findings.update(match.kind for match in matches)
                 hidden: list[Match] = [m for m in matches if m.kind in plan.redacted]
                 redactions += redactions_of(hidden, field, plan.search.rank)
-        return plan.verdict(dict(findings), redactions)
+        verdict = plan.verdict(dict(findings), redactions)
+        for redaction in verdict.redactions:
+            if is_fixed(redaction.field):
+                return verdict.refused(f"cannot_redact:{redaction.field}")
+        return verdict
 
     def findings(self, text: str) -> Counter[str]:
         """Return how often each kind that any rule looks for is in a text."""
@@ -152,21 +171,30 @@ class CompiledPolicy:
         return plan
 
 
-def compile_policy(policy_id: str, version: str, document: PolicyDocument) -> CompiledPolicy:
-    """Return the policy ready to be gone by; `PolicyProblemError` says what of it cannot be."""
+def compile_policy(
+    policy_id: str, version: str, document: PolicyDocument, finder: NameFinder | None = None
+) -> CompiledPolicy:
+    """Return the policy ready to be gone by; `PolicyProblemError` says what of it cannot be.
+
+    Without a `finder` there is nothing to find persons and places with.
+    """
     patterns = _patterns(document)
     rules = [
-        CompiledRule(rule.name, rule.effect, test_of(rule), _kinds(rule)) for rule in document.rules
+        CompiledRule(rule.name, rule.effect, test_of(rule), _kinds(rule, finder is not None))
+        for rule in document.rules
     ]
-    search = Search((*patterns, *RECOGNISERS))
-    return CompiledPolicy(policy_id, version, rules, search)
+    if finder is None or not any(rule.kinds and rule.kinds & {*NEED_A_MODEL} for rule in rules):
+        search = Search((*patterns, *RECOGNISERS))
+        return CompiledPolicy(policy_id, version, rules, search)
+    search = Search((*patterns, *RECOGNISERS, *name_recognisers(finder)))
+    return CompiledPolicy(policy_id, version, rules, search, finder)
 
 
-def _kinds(rule: Rule) -> frozenset[str] | None:
+def _kinds(rule: Rule, has_model: bool) -> frozenset[str] | None:
     if not rule.when.is_about_content:
         return None
     try:
-        named = expand(rule.when.pii_types or ())
+        named = expand(rule.when.pii_types or (), has_model=has_model)
     except PolicyProblemError as error:
         raise PolicyProblemError(f"rule {rule.name!r}: {error.problem}") from error
     patterns = (pattern.name for pattern in rule.when.content_patterns or ())

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from agentos.domain.policy import names
 from agentos.domain.policy.contacts import EMAIL, IP_ADDRESSES, PHONES
 from agentos.domain.policy.errors import PolicyProblemError
 from agentos.domain.policy.money import CREDIT_CARD, IBAN
@@ -28,21 +29,25 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "national_id": tuple(dict.fromkeys(recogniser.kind for recogniser in NATIONAL_IDS)),
 }
 # These have no form of their own: only a language model of some kind can tell them.
-NEED_A_MODEL: Final = ("person", "location")
+NEED_A_MODEL: Final = names.KINDS
 
 
-def expand(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the kinds that are meant; `PolicyProblemError` for one that cannot be found here."""
+def expand(wanted: Iterable[str], *, has_model: bool = False) -> tuple[str, ...]:
+    """Return the kinds that are meant; `PolicyProblemError` for one that cannot be found here.
+
+    `has_model` says that there is one for the kinds that have no form.
+    """
     found: dict[str, None] = {}
-    for name in names:
-        if name in NEED_A_MODEL:
+    for name in wanted:
+        if name in NEED_A_MODEL and not has_model:
             raise PolicyProblemError(
-                f"{name!r} has no form to be found by, and no recogniser for it is installed: "
-                "take it out of `pii_types`, or name what must not pass in `content_patterns`"
+                f"{name!r} has no form to be found by, and no recogniser for it is installed "
+                "(the extra `names`, see docs/policies.md): install it on every machine of the "
+                "node, or take it out of `pii_types`, or name what must not pass in "
+                "`content_patterns`"
             )
-        if name not in KINDS and name not in GROUPS:
-            raise PolicyProblemError(
-                f"there is no kind {name!r}; there are {', '.join((*KINDS, *GROUPS))}"
-            )
+        if name not in KINDS and name not in GROUPS and name not in NEED_A_MODEL:
+            known = (*KINDS, *GROUPS, *NEED_A_MODEL)
+            raise PolicyProblemError(f"there is no kind {name!r}; there are {', '.join(known)}")
         found |= dict.fromkeys(GROUPS.get(name, (name,)))
     return tuple(found)

@@ -43,6 +43,7 @@ class Recogniser:
     many ASCII `digits`, so many ASCII `capitals` in a row. One of the texts `needs`: as it is,
     up to `reach` characters behind the match's beginning, or anywhere in lower case, where
     `any_case`. `is_number` says that it has six digits near each other, and little before them.
+    One that `needs_whole` has no such pattern: what it finds may change with what comes later.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Recogniser:
     marks: str = ""
     digits: int = 0
     capitals: int = 0
+    needs_whole: bool = False
 
     def find(self, text: str, start: int, end: int = sys.maxsize) -> Iterator[Match]:
         """Return what is found from `start` to `end`, in order, never overlapping."""

@@ -21,6 +21,7 @@ class Search:
         self.recognisers = tuple(recognisers)
         kinds = dict.fromkeys(recogniser.kind for recogniser in recognisers)
         self.rank = {kind: at for at, kind in enumerate(kinds)}
+        self.needs_whole = any(recogniser.needs_whole for recogniser in self.recognisers)
         # Most texts hold nothing, and every text of every call comes by here: what a look at
         # the text can rule out is sorted by that look, and no regular expression runs for it.
         self._numbers = [r for r in self.recognisers if r.is_number]
@@ -57,6 +58,8 @@ class Search:
         """
         if not self.recognisers:
             return len(text)
+        if self.needs_whole:
+            return start
         found = self._open.search(text, start)
         return len(text) if found is None else found.start()
 

@@ -70,6 +70,11 @@ class StreamGuard:
         """The decision on what was seen so far; on the whole text behind `finish()`."""
         return self._plan.verdict(dict(self._findings), self._redactions)
 
+    @property
+    def held(self) -> str:
+        """What came and is not let out yet."""
+        return self._text[self._held :]
+
     def feed(self, text: str) -> str:
         """Take the next piece; return what may go out now, which may be nothing."""
         if self.is_blocked:
@@ -85,6 +90,8 @@ class StreamGuard:
 
     def _let_out(self, sure: int) -> str:
         """Let out what no match crosses, of all that begins before `sure`."""
+        if sure <= self._held and self._plan.search.needs_whole:
+            return ""  # nothing is sure before the end: not looked at before, either
         matches = [m for m in self._plan.search.find(self._text, self._held) if m.begin < sure]
         cut = _uncrossed(matches, sure)
         if any(self._plan.refuses(match.kind) for match in matches):

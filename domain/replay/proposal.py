@@ -12,6 +12,7 @@ from agentos.domain.models.routing import RoutingTable
 from agentos.domain.policy.compiled import CompiledPolicy, compile_policy
 from agentos.domain.policy.document import PolicyDocument
 from agentos.domain.policy.errors import PolicyProblemError
+from agentos.domain.policy.names import NameFinder
 from agentos.domain.tenant.quotas import Quotas
 
 PROPOSED: Final = "pol_proposed"
@@ -33,16 +34,16 @@ class Proposal:
     budgets: tuple[Budget, ...] = ()
 
 
-def read_proposal(raw: Any) -> Proposal:
+def read_proposal(raw: Any, finder: NameFinder | None = None) -> Proposal:
     """Return the proposal of a JSON value: `{policy?, catalog?, quotas?}`, or one of them alone.
 
-    Raises `ProposalError`.
+    A policy about persons and places needs a `finder`. Raises `ProposalError`.
     """
     if not isinstance(raw, dict):
         raise ProposalError("it is no JSON object")
     parts = _parts(raw)
     return Proposal(
-        policy=_policy(parts["policy"]) if "policy" in parts else None,
+        policy=_policy(parts["policy"], finder) if "policy" in parts else None,
         table=_table(parts["catalog"]) if "catalog" in parts else None,
         budgets=_budgets(parts["quotas"]) if "quotas" in parts else (),
     )
@@ -65,9 +66,9 @@ def _parts(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     )
 
 
-def _policy(raw: Any) -> CompiledPolicy:
+def _policy(raw: Any, finder: NameFinder | None) -> CompiledPolicy:
     try:
-        return compile_policy(PROPOSED, "0", PolicyDocument.model_validate(raw))
+        return compile_policy(PROPOSED, "0", PolicyDocument.model_validate(raw), finder)
     except (ValidationError, PolicyProblemError) as exc:
         raise ProposalError(f"the policy does not fit: {exc}") from exc
 

@@ -52,6 +52,8 @@ async def check_policy(request: Request) -> Answer:
     require(auth, SCOPE)
     asked = body.policy_check
     policy = await _policy(parts_of(request), auth.tenant_id, asked.ruleset)
+    if policy.finder is not None:
+        await policy.finder.prepare([asked.content.text])
     verdict = policy.check([(FIELD, asked.content.text)], _facts(asked, auth))
     call.noted = _noted(verdict, asked)
     result = {"request_id": asked.request_id, **verdict.outcome()}

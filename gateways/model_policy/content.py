@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from agentos.domain.policy.names import FIXED
 from agentos.domain.ports import (
     ChatMessage,
     EmbedRequest,
@@ -20,16 +21,7 @@ from agentos.domain.ports import (
 
 Field = tuple[str, str]
 Rewrite = Callable[[str, str], str]
-NAMES: Final = ".*"
 PLAIN: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,31}\Z")
-
-
-def is_fixed(field: str) -> bool:
-    """Whether a place holds names (`tools[0].*`), which cannot be replaced in part.
-
-    What calls a tool must call it, and its arguments, by the names that it knows.
-    """
-    return field.endswith(NAMES)
 
 
 def chat_fields(request: ModelRequest) -> list[Field]:
@@ -163,7 +155,7 @@ def _rewritten_id(field: str, call_id: str, rewrite: Rewrite) -> str:
 
 def _names(place: str, value: Any, *more: str) -> Field:
     """Return all names in a value as one text: each stands in it once, in a line of its own."""
-    return place + NAMES, "\n".join(dict.fromkeys((*more, *_keys(value))))
+    return place + FIXED, "\n".join(dict.fromkeys((*more, *_keys(value))))
 
 
 def _keys(value: Any) -> Iterator[str]:

@@ -21,7 +21,6 @@ from agentos.gateways.http.followed import Followed
 from agentos.gateways.model_policy.attempts import Attempt
 from agentos.gateways.model_policy.budgets import Budgets
 from agentos.gateways.model_policy.calls import Caller, Decision, Outcome
-from agentos.gateways.model_policy.content import is_fixed
 from agentos.gateways.model_policy.leases import Reservation
 from agentos.gateways.model_policy.metering import Meter
 from agentos.gateways.model_policy.policies import Policies
@@ -111,6 +110,8 @@ class Governed(ABC, Generic[R]):
         self.worst = self.worst_case(plan)
         self.reservation = await gates.budgets.reserve(tenant, self.worst)
         self.policy = await gates.policies.of(tenant)
+        if self.policy.finder is not None:
+            await self.policy.finder.prepare(self.texts())
         return plan
 
     def bound_output(self, tenant: Tenant) -> None:
@@ -118,6 +119,10 @@ class Governed(ABC, Generic[R]):
 
     def require_room(self, plan: Plan) -> None:
         """Raise `InvalidRequestError` for more output than the model can give."""
+
+    @abstractmethod
+    def texts(self) -> list[str]:
+        """Return the texts of the call that policy may look for names in."""
 
     @abstractmethod
     def needs(self) -> Needs:
@@ -154,7 +159,7 @@ class Governed(ABC, Generic[R]):
         tool: str | None = None,
     ) -> Verdict:
         """Return policy's verdict on a content, and note it. Raises `PolicyBlockedError`."""
-        verdict = self._verdict(direction, fields, target, tool)
+        verdict = self.policy.check(fields, self.facts(direction, target, tool))
         self.verdicts.setdefault(direction, []).append(verdict)
         if verdict.is_blocked:
             self.block(verdict)
@@ -164,22 +169,9 @@ class Governed(ABC, Generic[R]):
         self, direction: Direction, fields: Sequence[tuple[str, str]], target: Target
     ) -> Verdict:
         """Return policy's verdict on a content that is no part of the call; as `look`."""
-        verdict = self._verdict(direction, fields, target)
+        verdict = self.policy.check(fields, self.facts(direction, target))
         if verdict.is_blocked:
             self.block(verdict)
-        return verdict
-
-    def _verdict(
-        self,
-        direction: Direction,
-        fields: Sequence[tuple[str, str]],
-        target: Target,
-        tool: str | None = None,
-    ) -> Verdict:
-        verdict = self.policy.check(fields, self.facts(direction, target, tool))
-        for redaction in verdict.redactions:
-            if is_fixed(redaction.field):
-                return verdict.refused(f"cannot_redact:{redaction.field}")
         return verdict
 
     def block(self, verdict: Verdict) -> NoReturn:

@@ -15,6 +15,7 @@ from agentos.domain.models.worst_case import (
     output_ceiling,
     parts_of,
 )
+from agentos.domain.policy.names import is_fixed
 from agentos.domain.ports import ModelAnswer, ModelRequest, OnDelta, RequestedToolCall, Usage
 from agentos.domain.tenant.tenant import Tenant
 from agentos.gateways.model_policy.calls import Begun, Caller, Completed, OnBegun
@@ -61,9 +62,11 @@ class GovernedChat(Governed[ModelRequest]):
                 prepare=self._prepared,
                 shadowed=self._shadowed,
             )
+            if self.policy.finder is not None:
+                await self._look_for_names(routed.answer)
             return self._completed(routed.answer, fallback_used=routed.fallback_used)
         except ReservationReachedError:
-            return self._cut_short()
+            return await self._cut_short()
         except BaseException as error:
             self.failed(error, self._partial())
             raise
@@ -86,6 +89,10 @@ class GovernedChat(Governed[ModelRequest]):
         asked = self.request.max_output_tokens
         if most is not None and asked is not None and asked > most:
             raise _too_many(asked, most)
+
+    def texts(self) -> list[str]:
+        """Return the texts of the call that policy may look for names in."""
+        return [text for field, text in chat_fields(self.request) if not is_fixed(field)]
 
     def needs(self) -> Needs:
         """Return what the call asks of a model."""
@@ -145,6 +152,13 @@ class GovernedChat(Governed[ModelRequest]):
 
     # While and after
 
+    async def _look_for_names(self, answer: ModelAnswer) -> None:
+        """Have the names in an answer ready: a model's look must not keep up everybody else."""
+        self.answered = answer.usage  # charged, whatever comes of it
+        said = [text for field, text in call_fields(answer.tool_calls) if not is_fixed(field)]
+        if self.policy.finder is not None:
+            await self.policy.finder.prepare([answer.content, *said])
+
     def _feed(self, text: str) -> None:
         if self._output is not None:
             self._output.feed(text)
@@ -200,7 +214,7 @@ class GovernedChat(Governed[ModelRequest]):
             (call,) = rewritten_calls([call], verdict.apply)
         return call
 
-    def _cut_short(self) -> Completed:
+    async def _cut_short(self) -> Completed:
         """Return what came until the reservation was reached: the backend did not keep to it."""
         target, output = self.target, self._output
         if target is None or output is None:
@@ -209,6 +223,7 @@ class GovernedChat(Governed[ModelRequest]):
         answer = ModelAnswer(
             output.text(), (), usage, target.backend, target.model, finish_reason="length"
         )
+        await self._look_for_names(replace(answer, content=output.held))
         completed = self._completed(answer, fallback_used=len(self.trail) > 1)
         reasons = (*completed.outcome.reasons, "stopped:reservation_reached")
         return Completed(completed.answer, replace(completed.outcome, reasons=reasons))

@@ -37,6 +37,10 @@ class GovernedEmbedding(Governed[EmbedRequest]):
             raise
         return Embedded(routed.answer, outcome)
 
+    def texts(self) -> list[str]:
+        """Return the texts of the call that policy may look for names in."""
+        return list(self.request.texts)
+
     def needs(self) -> Needs:
         """Return what the call asks of a model."""
         if self.request.requirements is None:

@@ -54,6 +54,11 @@ class Output:
         return "".join(self._sent)
 
     @property
+    def held(self) -> str:
+        """What came and is not let through yet."""
+        return self._guard.held
+
+    @property
     def is_blocked(self) -> bool:
         """Whether policy has seen what it does not let pass: nothing goes out any more."""
         return self._guard.is_blocked

@@ -7,6 +7,7 @@ from agentos.domain.errors import NotFoundError, PolicyBlockedError
 from agentos.domain.policy.builtin import DEFAULT_POLICY, DEFAULT_VERSION, default_policy
 from agentos.domain.policy.compiled import CompiledPolicy, compile_policy
 from agentos.domain.policy.errors import PolicyProblemError
+from agentos.domain.policy.names import NameFinder
 from agentos.domain.policy.policy import Policy, policy_ref
 from agentos.domain.tenant.tenant import Tenant
 from agentos.gateways.http.followed import Followed
@@ -16,10 +17,14 @@ Key = tuple[str, str, int]
 
 
 class Policies:
-    """The policies of all tenants, as fresh as the tail that `followed` runs (kind `policy`)."""
+    """The policies of all tenants, as fresh as the tail that `followed` runs (kind `policy`).
 
-    def __init__(self, followed: Followed) -> None:
+    Without a `finder` a policy about persons and places cannot be gone by: nothing passes.
+    """
+
+    def __init__(self, followed: Followed, finder: NameFinder | None = None) -> None:
         self._followed = followed
+        self._finder = finder
         self._compiled: OrderedDict[Key, CompiledPolicy] = OrderedDict()
 
     async def of(self, tenant: Tenant) -> CompiledPolicy:
@@ -64,7 +69,7 @@ class Policies:
         key = (policy.ref.tenant_id, policy_id, number)
         found = self._compiled.get(key)
         if found is None:
-            found = self._compiled[key] = _compiled(policy, number)
+            found = self._compiled[key] = _compiled(policy, number, self._finder)
             if len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
         else:
@@ -72,10 +77,10 @@ class Policies:
         return found
 
 
-def _compiled(policy: Policy, number: int) -> CompiledPolicy:
+def _compiled(policy: Policy, number: int, finder: NameFinder | None) -> CompiledPolicy:
     policy_id = policy.ref.aggregate_id
     try:
-        return compile_policy(policy_id, str(number), policy.versions[number].document)
+        return compile_policy(policy_id, str(number), policy.versions[number].document, finder)
     except PolicyProblemError as error:  # published by another version of AgentOS
         raise PolicyBlockedError(
             f"the policy {policy_id}@{number} cannot be gone by: {error.problem}",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentos.domain.models.published import CATALOG_REF, CatalogAggregate
+from agentos.domain.policy.names import NameFinder
 from agentos.domain.ports import Clock, CommandBus, ContentKeys, EventLog, NewId, Signals
 from agentos.domain.privacy.bodies import BodyStore
 from agentos.gateways.http.followed import Followed
@@ -35,6 +36,7 @@ class ModelPorts:
     make_backend: MakeBackend
     node: str
     idempotency_ttl_s: int
+    names: NameFinder | None = None
     keys: ContentKeys | None = None
     bodies: BodyStore | None = None
 
@@ -44,7 +46,7 @@ class ModelServices:
 
     def __init__(self, ports: ModelPorts, known: Followed, metrics: Metrics) -> None:
         self.known = known
-        self.policies = Policies(known)
+        self.policies = Policies(known, ports.names)
         genai = GenAiMetrics(lambda: known.peek(CatalogAggregate, CATALOG_REF))
         metrics.registry.register(genai)
         metrics.on_model_call.append(genai.called)

@@ -23,8 +23,11 @@ def governed_call(
     verdict = policy.check(fields, facts)
     if verdict.needs_approval:
         seen = policy.check(fields, facts, approved=True)
-        said = {"decision": "approval_required", "reasons": list(verdict.reasons)}
-        return replace(_redacted(call, seen), policy=said), replace(seen, reasons=verdict.reasons)
+        if not seen.is_blocked:
+            said = {"decision": "approval_required", "reasons": list(verdict.reasons)}
+            asked = replace(_redacted(call, seen), policy=said)
+            return asked, replace(seen, reasons=verdict.reasons)
+        verdict = seen  # nobody can approve what cannot be hidden
     if verdict.is_blocked:
         said = {"decision": "blocked", "reasons": list(verdict.reasons)}
         return replace(call, arguments={}, policy=said), replace(verdict, decision="redacted")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from agentos.cli import policy_cases
 from agentos.cli.main import app
 from tests.cli.test_admin_commands import Cli, cli, read
 
@@ -104,11 +105,6 @@ def test_expectations_that_hold_and_one_that_does_not(policy: Path, tmp_path: Pa
         ('{"name": "x"}', "support.json: rules: Field required"),
         (
             '{"name": "x", "rules": [{"name": "a", "effect": "block", '
-            '"when": {"pii_types": ["person"]}}]}',
-            "no recogniser for it is installed",
-        ),
-        (
-            '{"name": "x", "rules": [{"name": "a", "effect": "block", '
             '"when": {"content_patterns": [{"name": "p", "regex": "(a+)+"}]}}]}',
             "repeats without an end",
         ),
@@ -119,6 +115,21 @@ def test_a_policy_that_cannot_be_gone_by(policy: Path, document: str, said: str)
     result = tried(policy, "x")
     assert result.exit_code == 1
     assert said in result.stderr
+
+
+def test_names_are_found_where_the_extra_is_installed(
+    policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy.write_text(
+        '{"name": "x", "rules": [{"name": "a", "effect": "redact", '
+        '"when": {"pii_types": ["person", "location"]}}]}'
+    )
+    result = tried(policy, "Please write to John Smith in New York.", as_json=False)
+    assert "Please write to [PERSON] in [LOCATION]." in result.stdout
+    monkeypatch.setattr(policy_cases, "installed_names", lambda: None)
+    result = tried(policy, "x")
+    assert result.exit_code == 1
+    assert "no recogniser for it is installed" in result.stderr
 
 
 @pytest.mark.parametrize(

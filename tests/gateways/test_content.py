@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentos.domain.policy.names import is_fixed
 from agentos.domain.ports import (
     ChatMessage,
     EmbedRequest,
@@ -16,7 +17,6 @@ from agentos.gateways.model_policy.content import (
     call_fields,
     chat_fields,
     embed_fields,
-    is_fixed,
     rewritten_calls,
     rewritten_chat,
     rewritten_embed,

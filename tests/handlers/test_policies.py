@@ -1,5 +1,6 @@
 """The policies' commands: versions, what holds, who may, and what cannot be gone by."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from agentos.domain.tenant.tenant import Profile, Tenant, tenant_ref
 from agentos.handlers.parts import Parts
 from agentos.handlers.routes import handle
 from tests.domain.given import TRACE, moment
+from tests.domain.policy.given_names import FewNames
 from tests.handlers.auditor.audited import audit_all, records_of
 from tests.handlers.node import Node, a_node, caller
 from tests.handlers.virtual import virtual_time
@@ -188,6 +190,20 @@ async def test_a_tenant_is_not_given_a_policy_that_is_not_there() -> None:
                 parts, "tenant.update", auth=platform, changes=changes, is_whole=is_whole
             )
             assert answer["tenant"]["default_policy_id"] == "pol_a"
+
+
+@virtual_time
+async def test_a_policy_about_names_needs_something_that_finds_them() -> None:
+    rule = {"name": "r", "effect": "redact", "when": {"pii_types": ["person"]}}
+    document = {"name": "P", "rules": [rule]}
+    async with a_node() as node:
+        await node.tenant()
+        parts = await node.handlers()
+        with pytest.raises(InvalidRequestError, match="no recogniser for it is installed"):
+            await send(parts, "policy.publish", document=document)
+        able = replace(parts, names=FewNames())
+        answer = await send(able, "policy.publish", document=document, activate=True)
+        assert answer["policy"]["active_version"] == 1
 
 
 @virtual_time

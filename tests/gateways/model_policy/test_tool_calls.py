@@ -110,3 +110,21 @@ async def test_what_was_said_is_the_same_for_a_repeat_and_over_the_wire() -> Non
         record = json.loads(json.dumps(completed_record(completed)))
         assert calls_of(completed_of(record)) == calls_of(completed)
         assert {c.tool_id: c for c in to_answer(record).tool_calls} == calls_of(completed)
+
+
+@pytest.mark.parametrize("rules", [(HIDE,), (ASK, HIDE)], ids=["made at once", "to be approved"])
+async def test_a_call_with_a_name_that_cannot_be_hidden_is_not_made(
+    rules: tuple[dict[str, Any], ...],
+) -> None:
+    """Nor is anybody asked to approve it: the tool would see what the rule hides."""
+    said = 'call tool.echo {"ann@example.com": 1}'
+    async with a_world() as world:
+        await world.policy(*rules)
+        async with world.services() as services:
+            request = chat(said, "builtin/scripted", tools=TOOLS)
+            completed = await services.pipeline.chat(runtime(), request)
+        (call,) = completed.answer.tool_calls
+        assert call.arguments == {}
+        assert call.policy is not None
+        assert call.policy["decision"] == "blocked"
+        assert call.policy["reasons"][-1] == "cannot_redact:tool_calls[0].*"

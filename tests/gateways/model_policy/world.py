@@ -12,6 +12,7 @@ from agentos.domain.models.catalog import Catalog
 from agentos.domain.models.defaults import completed
 from agentos.domain.models.published import CATALOG_REF, CatalogAggregate
 from agentos.domain.policy.document import PolicyDocument
+from agentos.domain.policy.names import NameFinder
 from agentos.domain.policy.policy import Policy, policy_ref
 from agentos.domain.ports import ChatMessage, EmbedRequest, ModelRequest
 from agentos.domain.tenant.tenant import Profile, Tenant, tenant_ref
@@ -94,7 +95,9 @@ class World:
         return Moment(self.clock.now_ms(), new_id, Origin(NO_TRACE, SYSTEM_PRINCIPAL))
 
     @asynccontextmanager
-    async def services(self, metrics: Metrics | None = None) -> AsyncIterator[ModelServices]:
+    async def services(
+        self, metrics: Metrics | None = None, names: NameFinder | None = None
+    ) -> AsyncIterator[ModelServices]:
         """Start a gateway process's model services; at the end everything is written."""
         known = Followed(self.node.log, ("tenant", "policy", "catalog"))
         ports = ModelPorts(
@@ -107,6 +110,7 @@ class World:
             make_backend=make_backend,
             node="stk_a",
             idempotency_ttl_s=3600,
+            names=names,
         )
         services = ModelServices(ports, known, metrics or Metrics())
         tasks = [asyncio.create_task(work) for work in (known.run(), *services.work())]
