@@ -1,18 +1,15 @@
 """Canonical JSON (RFC 8785): one value, one sequence of bytes, so that a hash means the value.
 
 Numbers are integers within 2^53 only: what the standard says of them needs no rounding. A
-record holds nothing else, and what holds something else is no record.
+record holds nothing else, and what holds something else is no record. Its texts are written
+as the standard has them by `to_json` (and by any JSON writer that escapes as little as it may).
 """
 
-import json
 from typing import Any, Final
 
-LARGEST: Final = 2**53 - 1
-BASIC: Final = "\ud7ff"
-"""Up to here code points and UTF-16 code units sort alike."""
+from pydantic_core import to_json
 
-_write = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
-_write_in_order = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+LARGEST: Final = 2**53 - 1
 
 
 def canonical(value: Any) -> bytes:
@@ -21,37 +18,48 @@ def canonical(value: Any) -> bytes:
     Raises `ValueError` for anything else: fractions, integers beyond 2^53, half surrogates,
     keys that are no text.
     """
-    text = _write(value) if _check(value) else _write_in_order(_sorted(value))
-    return text.encode()
+    return to_json(_ordered(value))
 
 
-def _check(value: Any) -> bool:
-    """Raise unless `value` may be written; return whether its keys sort as code points do."""
+def _ordered(value: Any) -> Any:
+    """Return a value with its keys in their order; raise unless it may be written."""
     if isinstance(value, str) or value is None or value is True or value is False:
-        return True
+        return value
     if isinstance(value, int):
         if not -LARGEST <= value <= LARGEST:
             raise ValueError("an integer beyond 2^53")
-        return True
+        return value
     if isinstance(value, dict):
-        plain = True
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise ValueError("a key that is no text")
-            plain = _check(inner) and key <= BASIC and plain
-        return plain
+        return _members(value)
     if isinstance(value, list | tuple):
-        each = [_check(inner) for inner in value]  # also those behind one that is not plain
-        return all(each)
+        return [_ordered(inner) for inner in value]
     raise ValueError(f"{type(value).__name__} has no canonical form here")
 
 
-def _sorted(value: Any) -> Any:
-    """Return `value` with its keys in the order of their UTF-16 code units, as RFC 8785 has it."""
-    if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value, key=_units)}
-    return [_sorted(inner) for inner in value] if isinstance(value, list | tuple) else value
+def _members(members: dict[Any, Any]) -> dict[str, Any]:
+    """Return an object in the order of its keys' UTF-16 code units.
+
+    Texts, nearly all that a record holds, are passed by without a call.
+    """
+    found: dict[str, Any] = {}
+    for key in _keys(members):
+        inner = members[key]
+        found[key] = inner if type(inner) is str else _ordered(inner)
+    return found
 
 
-def _units(key: str) -> bytes:
+def _keys(members: dict[Any, Any]) -> list[str]:
+    keys = list(members)
+    for key in keys:
+        if not isinstance(key, str):
+            raise ValueError("a key that is no text")
+        if not key.isascii():
+            return sorted(keys, key=_units)
+    keys.sort()
+    return keys
+
+
+def _units(key: Any) -> bytes:
+    if not isinstance(key, str):
+        raise ValueError("a key that is no text")
     return key.encode("utf-16-be", "surrogatepass")

@@ -21,6 +21,7 @@ from tests.bench.machine import (
 from tests.bench.plan import CREATED_BYTES, Plan, Row
 from tests.bench.rows.accept import accept
 from tests.bench.rows.admission import admission
+from tests.bench.rows.audit import audit
 from tests.bench.rows.federation import federation
 from tests.bench.rows.growth import growth
 from tests.bench.rows.idle import idle
@@ -42,6 +43,7 @@ ROWS: dict[str, Row] = {
     "policy": policy,
     "streams": streams,
     "rebuild": rebuild,
+    "audit": audit,
     "replay": replay,
     "resume": resume,
     "idle": idle,

@@ -26,6 +26,8 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 class Job:
     """What to do: `clients` loops of one request after the other.
 
+    With `rate` (requests a second, of all clients) they keep to it: nobody sends earlier.
+
     `kind`: `post` sends the request; `whole` sends it and waits for the run to end; `stream`
     sends it and reads the answer's events to the last one; `first` does so too, but its time is
     that of the first text of a model. It ends after `count` requests, or `seconds` after the
@@ -39,6 +41,7 @@ class Job:
     seconds: float = 0.0
     warm_up: float = 0.0
     count: int = 0
+    rate: float = 0.0
     key: str = "k"
     authorization: str = ""
     expected: int = 201
@@ -88,6 +91,12 @@ class Loop(asyncio.Protocol):
         if request is None:
             self._transport.close()
             return
+        if (pause := self._load.pause()) > 0:
+            asyncio.get_running_loop().call_later(pause, self._send, request)
+        else:
+            self._send(request)
+
+    def _send(self, request: bytes) -> None:
         self._waiting_run = b""
         self._first_at = 0.0
         self._started = time.perf_counter()
@@ -142,7 +151,7 @@ class Load:
         self.outcome = Outcome()
         self._parts = tuple(part.encode() for part in job.request.split(KEY))
         self._number = 0
-        self._from = self._until = 0.0
+        self._began = self._from = self._until = 0.0
         self._counted: Counter[int] = Counter()
         self._wait = (
             b"GET /v1/runs/%b/wait?timeout_ms=60000 HTTP/1.1\r\nHost: bench\r\n"
@@ -151,7 +160,7 @@ class Load:
 
     async def run(self) -> Outcome:
         """Do the job."""
-        began = time.perf_counter()
+        began = self._began = time.perf_counter()
         self.outcome.began = time.monotonic()
         self._from = began + self.job.warm_up
         self._until = self._from + self.job.seconds if self.job.seconds else float("inf")
@@ -180,6 +189,12 @@ class Load:
             return None
         self._number += 1
         return f"{self.job.key}-{self._number:010d}".encode().join(self._parts)
+
+    def pause(self) -> float:
+        """Return the seconds until the request that was taken last is due."""
+        if not self.job.rate:
+            return 0.0
+        return self._began + self._number / self.job.rate - time.perf_counter()
 
     def wait_for(self, run_id: bytes) -> bytes:
         """Return the request that waits for a run's end."""

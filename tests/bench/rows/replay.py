@@ -60,7 +60,7 @@ async def replay(plan: Plan) -> list[Figure]:
 
 
 async def _measured(log: JetStreamLog, plan: Plan, runs: int) -> list[Figure]:
-    events = await _lay(log, runs)
+    events = await lay(log, runs)
     one = [await _one(log) for _ in range(plan.repeats)]
     tried = [await _policy(log) for _ in range(plan.repeats)]
     with TemporaryDirectory() as folder:
@@ -88,7 +88,7 @@ async def _measured(log: JetStreamLog, plan: Plan, runs: int) -> list[Figure]:
     ]
 
 
-async def _lay(log: JetStreamLog, runs: int) -> int:
+async def lay(log: JetStreamLog, runs: int) -> int:
     """Write an agent and so many runs; returns how many events."""
     new_id, agent = Ids(10**6), Agent(agent_ref(TENANT, "agt_a"))
     await log.append(
