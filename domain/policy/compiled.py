@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 from agentos.domain.policy.conditions import Test, test_of
 from agentos.domain.policy.document import Effect, PolicyDocument, Rule
@@ -16,7 +16,7 @@ from agentos.domain.policy.patterns import MAX_STEPS_OF_ALL, compile_pattern
 from agentos.domain.policy.recogniser import Match, Recogniser
 from agentos.domain.policy.search import Search
 from agentos.domain.policy.stream import StreamGuard
-from agentos.domain.policy.verdict import Redaction, Verdict, redactions_of
+from agentos.domain.policy.verdict import Decision, Redaction, Verdict, redactions_of
 
 REFUSALS: Final[tuple[Effect, ...]] = ("block", "require_approval")
 REASON: Final[Mapping[Effect, str]] = {
@@ -53,6 +53,7 @@ class Plan:
         self._refused = frozenset(
             kind for rule in rules if rule.effect in REFUSALS for kind in rule.kinds or ()
         )
+        self._decided: dict[frozenset[str], Decided] = {}
         self.is_refused = any(rule.effect in REFUSALS and rule.kinds is None for rule in rules)
 
     def refuses(self, kind: str) -> bool:
@@ -61,19 +62,27 @@ class Plan:
 
     def verdict(self, findings: Mapping[str, int], redactions: Sequence[Redaction]) -> Verdict:
         """Return the decision that follows from what was found."""
-        return self._decided(findings, redactions) if findings else self._clean
+        return self._of(findings, redactions) if findings else self._clean
 
     @cached_property
     def _clean(self) -> Verdict:
         """What follows where nothing was found, as in most texts."""
-        return self._decided({}, ())
+        return self._of({}, ())
 
-    def _decided(self, findings: Mapping[str, int], redactions: Sequence[Redaction]) -> Verdict:
-        held = [
-            rule
-            for rule in self._rules
-            if rule.kinds is None or any(kind in findings for kind in rule.kinds)
-        ]
+    def _of(self, findings: Mapping[str, int], redactions: Sequence[Redaction]) -> Verdict:
+        kinds = frozenset(findings)
+        decided = self._decided.get(kinds)
+        if decided is None:
+            if len(self._decided) >= PLANS:
+                self._decided.clear()
+            decided = self._decided[kinds] = self._decide(kinds)
+        decision, approval, reasons, names = decided
+        shown = tuple(redactions) if decision == "redacted" else ()
+        return Verdict(decision, approval, reasons, shown, findings, names)
+
+    def _decide(self, kinds: frozenset[str]) -> "Decided":
+        """Return what follows from kinds that were found, however often."""
+        held = [rule for rule in self._rules if rule.kinds is None or rule.kinds & kinds]
         names = tuple(rule.name for rule in held)
         for effect in REASON:
             rule = next((rule for rule in held if rule.effect == effect), None)
@@ -81,12 +90,18 @@ class Plan:
                 continue
             reasons = (self._label, f"{REASON[effect]}:{rule.name}")
             if effect in REFUSALS:
-                approval = effect == "require_approval"
-                return Verdict("blocked", approval, reasons, (), findings, names)
-            if effect == "redact":
-                return Verdict("redacted", False, reasons, tuple(redactions), findings, names)
-            return Verdict("allowed", False, reasons, (), findings, names)
-        return Verdict("allowed", False, (self._label,), (), findings, ())
+                return Decided("blocked", effect == "require_approval", reasons, names)
+            return Decided("redacted" if effect == "redact" else "allowed", False, reasons, names)
+        return Decided("allowed", False, (self._label,), ())
+
+
+class Decided(NamedTuple):
+    """A verdict without what is one content's own."""
+
+    decision: Decision
+    needs_approval: bool
+    reasons: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 class CompiledPolicy:

@@ -1,14 +1,16 @@
 """What a policy may look at besides the content."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
 
 Direction = Literal["input", "output", "tool_input", "tool_output"]
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Facts(NamedTuple):
     """One call as a policy sees it. What is not known is `None`: no condition on it holds.
 
     `now_ms` is epoch milliseconds; the time of day is UTC's.
@@ -25,4 +27,4 @@ class Facts:
     now_ms: int = 0
     agent_id: str | None = None
     principal_id: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = NO_LABELS

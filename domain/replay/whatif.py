@@ -19,6 +19,7 @@ REMEMBERED: Final = 4096
 DIRECTIONS: Final[tuple[Direction, ...]] = ("input", "tool_output", "output")
 NOT_KNOWN: Final = "not_known"
 SOURCES: Final[tuple[Source, ...]] = ("events", "bodies", "findings", "nothing")
+NOTHING: Final[tuple[Texts, Mapping[str, int]]] = ((), {})
 RANK: Final = {"allowed": 0, "redacted": 1, "blocked": 2}
 
 
@@ -31,12 +32,8 @@ class Judged:
     reasons: tuple[str, ...]
     target: str
     cost_delta_micro: int
-
-    @property
-    def is_changed(self) -> bool:
-        """Whether the call would have gone otherwise: decision, model or cost."""
-        was = f"{self.call.backend}/{self.call.model}"
-        return self.would != _was(self.call) or self.target != was or self.cost_delta_micro != 0
+    is_changed: bool
+    """Whether the call would have gone otherwise: decision, model or cost."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as one of the changes."""
@@ -106,6 +103,7 @@ class WhatIf:
         self._proposal = proposal
         self._used: dict[tuple[str, str, str], tuple[int, int]] = {}
         self._looked: dict[str, Mapping[str, int]] = {}
+        self._counted: dict[tuple[str, str, str], tuple[Texts, Mapping[str, int]]] = {}
 
     def judge(self, call: Call) -> Judged:
         """Return what would have become of a call."""
@@ -117,8 +115,11 @@ class WhatIf:
         if would != "blocked" and (full := self._spend(call, cost)) is not None:
             would, reasons = "blocked", (f"quota:{full}",)
         after = 0 if would == "blocked" else cost
-        name = f"{call.backend}/{call.model}" if target is None else target.model_id
-        return Judged(call, would, reasons, name, after - call.cost_micro)
+        was = f"{call.backend}/{call.model}"
+        name = was if target is None else target.model_id
+        delta = after - call.cost_micro
+        changed = would != _was(call) or name != was or delta != 0
+        return Judged(call, would, reasons, name, delta, changed)
 
     def _routed(self, call: Call) -> tuple[Target | None, str | None]:
         """Return the model that the call would have gone to first, or why to none."""
@@ -145,8 +146,10 @@ class WhatIf:
             return _was(call), ()
         if call.source == "nothing":
             return _was(call), (NOT_KNOWN,)
-        verdicts = list(self._verdicts(policy, call, target))
-        worst = max(verdicts, key=lambda verdict: RANK[verdict.decision], default=None)
+        worst, rank = None, -1
+        for verdict in self._verdicts(policy, call, target):
+            if RANK[verdict.decision] > rank:  # the first of the worst
+                worst, rank = verdict, RANK[verdict.decision]
         return (worst.decision, worst.reasons) if worst else ("allowed", ())
 
     def _verdicts(
@@ -154,22 +157,43 @@ class WhatIf:
     ) -> Iterator[Verdict]:
         known = call.findings if call.source == "findings" else None
         for direction in DIRECTIONS:
-            texts = call.texts.get(direction, ())
-            found = self._found(policy, texts) if known is None else known.get(direction, {})
-            if found or texts or direction != "tool_output":
+            if known is not None:
+                found = known.get(direction, {})
+            else:
+                found = self._said(policy, call, direction)
+            if found or call.texts.get(direction) or direction != "tool_output":
                 verdict = policy.judge(found, _facts(call, direction, target))
                 yield verdict
                 if verdict.is_blocked:
                     return
         for tool, texts in call.tools:
             facts = _facts(call, "tool_input", target, tool)
-            yield policy.judge(self._found(policy, texts), facts)
+            yield policy.judge(self._found(policy, texts, {}), facts)
         if known is not None and (found := known.get("tool_input", {})):
             yield policy.judge(found, _facts(call, "tool_input", target))
 
-    def _found(self, policy: CompiledPolicy, texts: Texts) -> Mapping[str, int]:
-        """Return what is in some texts. A run says the same ones again in each of its calls."""
-        total: dict[str, int] = {}
+    def _said(self, policy: CompiledPolicy, call: Call, direction: str) -> Mapping[str, int]:
+        """Return what is in the texts of a run's call.
+
+        Each of its calls says what the ones before said, and more: only that is counted.
+        """
+        texts = call.texts.get(direction, ())
+        place = (call.tenant_id, call.run_id or "", direction)
+        before, known = self._counted.get(place, NOTHING)
+        if texts[: len(before)] != before:
+            before, known = NOTHING
+        if len(texts) > len(before):
+            known = self._found(policy, texts[len(before) :], known)
+            if len(self._counted) >= REMEMBERED:
+                self._counted.clear()
+            self._counted[place] = (texts, known)
+        return known
+
+    def _found(
+        self, policy: CompiledPolicy, texts: Texts, before: Mapping[str, int]
+    ) -> Mapping[str, int]:
+        """Return what is in some texts, and what was found before."""
+        total = dict(before)
         for text in texts:
             found = self._looked.get(text)
             if found is None:

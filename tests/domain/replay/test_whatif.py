@@ -250,3 +250,19 @@ def test_what_is_erased_is_not_judged() -> None:
     tally = judged(BLOCK, *(replace(record, readable=False) for record in run.records))
     assert (tally.would_block, tally.not_known, tally.changed) == (0, 1, 0)
     assert tally.sources["nothing"] == 1
+
+
+SAID = st.sampled_from(["hello", "", MAIL, f"to {MAIL} and bo@example.org", "4111 1111 1111 1111"])
+
+
+@given(st.lists(SAID, min_size=1, max_size=6), st.sampled_from([BLOCK, REDACT, NO_TOOL]))
+def test_what_is_remembered_of_a_run_changes_no_answer(texts: list[str], raw: Any) -> None:
+    made = Recorder(texts[0]).start()
+    for text in texts:
+        made.model(text, ["tool.echo"]).tools([{"said": [text, text]}])
+    made.model("bye")
+    traffic = Traffic()
+    calls: list[Call] = [call for record in made.records for call in traffic.feed(record)]
+    remembering = WhatIf(read_proposal(raw))
+    for call in (*calls, *reversed(calls), *calls):
+        assert remembering.judge(call) == WhatIf(read_proposal(raw)).judge(call)
