@@ -19,6 +19,7 @@ from agentos.cli.replay_sources import (
     with_log,
 )
 from agentos.domain.ports import EventLog
+from agentos.domain.replay.copied import replayed_copy
 from agentos.domain.replay.replay import Replay, Replayed
 from agentos.infra.settings import Settings
 
@@ -69,8 +70,11 @@ def run(  # noqa: PLR0917 - a command has the options it has
     result = replay(found)
     if as_json:
         original = {"original_digest": found.original_digest} if capsule else {}
-        print_json(result.to_json() | original)
+        copied = {"copied_from": found.copied_from} if found.copied_from else {}
+        print_json(result.to_json() | original | copied)
     else:
+        if found.copied_from:
+            typer.echo(f"copied    from {found.copied_from}; the agent's versions are this node's")
         show(result)
     if not result.equal:
         raise typer.Exit(FAILED)
@@ -93,6 +97,8 @@ def read(
 
 def replay(found: RecordedRun) -> Replayed:
     """Decide a run again."""
+    if found.copied_from:
+        return replayed_copy(found.ref, found.definition, found.records).result()
     return Replay(found.ref, found.definition).feed(found.records).result(found.recorded_digest)
 
 

@@ -23,9 +23,11 @@ from agentos.domain.errors import (
     DependencyUnavailableError,
     NotFoundError,
 )
+from agentos.domain.federation.remote import RemoteRun, remote_ref
 from agentos.domain.ids import is_named_id
 from agentos.domain.log import Recorded
 from agentos.domain.ports import EventLog
+from agentos.domain.replay.copied import copied_run
 from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import Run, run_ref
 from agentos.domain.subjects import StreamRef
@@ -52,6 +54,7 @@ class RecordedRun:
     definitions: Mapping[str, Definition]
     recorded_digest: str | None = None
     original_digest: str | None = None
+    copied_from: str | None = None
 
     def definition(self, version: str) -> Definition:
         """Return a version of the run's agent; `NotFoundError` where it is not known."""
@@ -101,16 +104,31 @@ async def _connected(settings: Settings, work: Callable[[Connection, Settings], 
 
 
 async def read_run(log: EventLog, tenant_id: str, run_id: str) -> RecordedRun:
-    """Return a run with all that a replay of it needs; `NotFoundError` where there is none."""
+    """Return a run with all that a replay of it needs; `NotFoundError` where there is none.
+
+    A run that a peer executes is read from its copy, with this node's versions of the agent.
+    """
     ref = run_ref(tenant_id, run_id)
     if not is_named_id(tenant_id, "tnt") or not is_named_id(run_id):
         raise NotFoundError("no such run")
     records = await log.read(ref)
     if not records or not records[0].lines():
         await require_not_gone(log, ref)
-        raise NotFoundError(f"{tenant_id} has no run {run_id}")
+        return await _read_copy(log, tenant_id, run_id)
     definitions = await read_definitions(log, tenant_id, agent_of(records))
     return RecordedRun(ref, records, definitions, await audited_digest(log, ref, records[-1]))
+
+
+async def _read_copy(log: EventLog, tenant_id: str, run_id: str) -> RecordedRun:
+    ref = remote_ref(tenant_id, run_id)
+    found = await log.read(ref)
+    remote = RemoteRun(ref).fold(found)
+    if remote.view_state is None or not (records := copied_run(remote, found)):
+        await require_not_gone(log, ref)
+        raise NotFoundError(f"{tenant_id} has no run {run_id}")
+    definitions = await read_definitions(log, tenant_id, agent_of(records))
+    stack_id = remote.linked.stack_id
+    return RecordedRun(run_ref(tenant_id, run_id), records, definitions, copied_from=stack_id)
 
 
 async def require_not_gone(log: EventLog, ref: StreamRef) -> None:
