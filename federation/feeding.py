@@ -20,6 +20,8 @@ from agentos.federation.trust import PeerGate
 
 RETRY_S: Final = 0.5
 REMEMBERED: Final = 100_000
+LONGEST_LOOK: Final = 100_000
+"""How far behind the log's end a start looks for what was not given: it costs its reading."""
 log = logging.getLogger(__name__)
 
 
@@ -63,7 +65,11 @@ class Feeder:
 
     async def _place(self, outbox: Outbox, head: int) -> int:
         place = await outbox.position()
-        return head if place is None or place > head else place
+        if place is None or place > head:
+            return head
+        if head - place > LONGEST_LOOK:
+            log.warning("%s was not given anything for long: HTTP has it", outbox.stack_id)
+        return max(place, head - LONGEST_LOOK)
 
     async def _by_peer(
         self, records: Sequence[Recorded], places: dict[str, int]
@@ -71,6 +77,8 @@ class Feeder:
         found: dict[str, list[Given]] = {}
         for record in records:
             stack_id = await self._origin(record)
+            if not record.readable:
+                continue  # its content is gone: the peer is told over HTTP what there is
             if stack_id in self._outboxes and record.position > places[stack_id]:
                 known = self._book.get(stack_id)
                 if known is not None and known.entry.serves(record.ref.tenant_id):

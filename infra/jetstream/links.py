@@ -30,6 +30,7 @@ PUT_S: Final = 5.0
 HUB_S: Final = 1.0
 FRESH_S: Final = 3.0
 KICK_S: Final = 3.0
+OTHER_CONFIG: Final = 10058
 POSITION: Final = "Agentos-Position"
 
 
@@ -53,15 +54,21 @@ class _End:
         if self._connection is None:
             connection = await connect(self._url, f"agentos-{self.stack_id}", timeout=CONNECT_S)
             try:
-                await api.repeated(
-                    connection,
-                    lambda: api.call(connection, f"STREAM.CREATE.{EVENTS}", self._config),
-                )
+                await api.repeated(connection, lambda: self._make(connection))
             except BaseException:
                 await bounded_close(connection)
                 raise
             self._connection = connection
         return self._connection
+
+    async def _make(self, connection: Connection) -> None:
+        """Make the stream; one that is there from another version is brought to what it is now."""
+        try:
+            await api.call(connection, f"STREAM.CREATE.{EVENTS}", self._config)
+        except api.ApiError as exc:
+            if exc.code != OTHER_CONFIG:
+                raise
+            await api.call(connection, f"STREAM.UPDATE.{EVENTS}", self._config)
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -139,6 +146,8 @@ class JetStreamTaken(_End):
         try:
             info = await api.call(connection, f"STREAM.INFO.{EVENTS}")
         except (api.ApiError, *api.UNREACHED) as exc:
+            if isinstance(exc, api.ApiError) and exc.code == api.STREAM_NOT_FOUND:
+                await self.close()  # the next look makes it anew
             return f"this node's broker says nothing of the stream: {api.describe(exc)}"
         active = min((s.get("active", -1) for s in info.get("sources", ())), default=-1)
         if 0 <= active <= FRESH_S * NS:

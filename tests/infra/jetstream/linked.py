@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from agentos.infra.federation.certs import make_authority, make_node_certificate
 from agentos.infra.jetstream.links import JetStreamGiven, JetStreamTaken, url_of
 from agentos.infra.nats_links import Link, Links, giver, taker
 from agentos.infra.nats_server import configure_nats
@@ -34,16 +36,27 @@ class Linked:
         return JetStreamTaken("stk_b", url_of(self.a.url, taker(link, "stk_a")))
 
 
+def files_of(place: Path | None, stack_id: str) -> tuple[str, str, str] | None:
+    """Return authority, certificate and key of a node, as `agentos peers certs` makes them."""
+    if place is None:
+        return None
+    make_authority(place)
+    certificate, key = make_node_certificate(place, stack_id, ["127.0.0.1"])
+    return str(place / "ca.pem"), str(certificate), str(key)
+
+
 @asynccontextmanager
-async def linked() -> AsyncIterator[Linked]:
-    """Give two brokers, started, with a link between them."""
+async def linked(certificates: Path | None = None) -> AsyncIterator[Linked]:
+    """Give two brokers, started, with a link between them; over TLS with a place for its files."""
     a, b = EmbeddedNats(), EmbeddedNats()
     port = reserved_port()
     proxy = TcpProxy(port)
     await proxy.start()
     to_a = (Link("stk_a", SECRET, gives=True), Link("stk_x", SECRET[::-1], gives=True))
-    b_links = Links("stk_b", f"127.0.0.1:{port}", None, to_a)
-    a_links = Links("stk_a", None, None, (Link("stk_b", SECRET, f"nats://127.0.0.1:{proxy.port}"),))
+    b_links = Links("stk_b", f"127.0.0.1:{port}", files_of(certificates, "stk_b"), to_a)
+    scheme = "nats" if certificates is None else "tls"
+    to_b = Link("stk_b", SECRET, f"{scheme}://127.0.0.1:{proxy.port}")
+    a_links = Links("stk_a", None, files_of(certificates, "stk_a"), (to_b,))
     configure_nats(b.server.home, sync_always=False, links=b_links)
     configure_nats(a.server.home, sync_always=False, links=a_links)
     try:

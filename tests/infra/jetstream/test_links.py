@@ -3,6 +3,8 @@
 import asyncio
 import json
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,7 @@ from agentos.infra.jetstream.links import JetStreamTaken, url_of
 from agentos.infra.jetstream.streams import provision
 from agentos.infra.nats_links import Link, Links, giver, leaf, read_links, taker, write_links
 from agentos.infra.nats_server import configure_nats, find_nats_binary
-from tests.infra.jetstream.linked import SECRET, Linked, linked
+from tests.infra.jetstream.linked import SECRET, Linked, files_of, linked
 
 
 def given(position: int, run: str = "run_1", tenant: str = "tnt_a") -> Given:
@@ -143,6 +145,56 @@ async def test_a_leaf_sees_what_it_was_given_and_nothing_else() -> None:
         finally:
             for end in (outbox, other, inbox):
                 await end.close()
+
+
+async def test_over_tls_both_show_the_nodes_certificates(tmp_path: Path) -> None:
+    async with linked(tmp_path / "ours") as both:
+        outbox, inbox = both.given(), both.taken()
+        try:
+            assert await outbox.position() is None
+            await live(inbox)
+            await outbox.put([given(1)])
+            assert len(await take(inbox, 1)) == 1
+            # a broker with a certificate of another authority does not get in
+            others = files_of(tmp_path / "others", "stk_a")
+            both.a.stop()
+            wrong = replace(both.a_links, tls=others)
+            configure_nats(both.a.server.home, sync_always=False, links=wrong)
+            both.a.start()
+            async with asyncio.timeout(20):
+                while "does not answer" not in await inbox.why_down():  # noqa: ASYNC110 - it tells
+                    await asyncio.sleep(0.1)
+        finally:
+            await outbox.close()
+            await inbox.close()
+
+
+async def test_a_stream_of_another_version_or_that_is_gone_is_set_right() -> None:
+    async with linked() as both:
+        outbox, inbox = both.given(), both.taken()
+        try:
+            assert await outbox.position() is None
+            link = next(x for x in both.b_links.links if x.stack_id == "stk_a")
+            feed = await connect(url_of(both.b.url, giver(link, "stk_b")), "test")
+            older = nats_links.given_stream() | {"max_age": 7_000_000_000}
+            await api.call(feed, "STREAM.UPDATE.EVENTS", older)
+            await outbox.close()
+            assert await outbox.position() is None
+            info = await api.call(feed, "STREAM.INFO.EVENTS")
+            assert info["config"]["max_age"] == nats_links.given_stream()["max_age"]
+            await bounded_close(feed)
+            await live(inbox)
+            (mine,) = both.a_links.links
+            behind = await connect(url_of(both.a.url, taker(mine, "stk_a")), "test")
+            await api.call(behind, "STREAM.DELETE.EVENTS")
+            await bounded_close(behind)
+            assert "says nothing of the stream" in await inbox.why_down()
+            await live(inbox)
+            await outbox.put([given(1)])
+            assert len(await take(inbox, 1)) == 1
+        finally:
+            await outbox.close()
+            await inbox.close()
 
 
 async def test_a_tenants_subscribers_come_and_go_beside_a_link() -> None:
