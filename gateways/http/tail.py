@@ -155,13 +155,25 @@ class SharedTail:
                 for record in batch.records:
                     if record.ref.kind == RETENTION:
                         await self._hear_of_retention(record)
-                    elif record.sealed and self._contents is not None and self._is_heard(record):
-                        self._hand_out(await self._contents.open(record))
+                    elif record.sealed and self._contents is not None:
+                        await self._open_and_hand_out(record, self._contents)
                     else:
                         self._hand_out(record)
 
-    def _is_heard(self, record: Recorded) -> bool:
-        return record.ref in self._aggregates or record.ref.tenant_id in self._tenants
+    async def _open_and_hand_out(self, record: Recorded, contents: Contents) -> None:
+        """Hand out a sealed commit; what cannot be opened is its own listeners' trouble alone."""
+        if not self._listeners(record):
+            self._hand_out(record)
+            return
+        try:
+            opened = await contents.open(record)
+        except AgentOSError as error:
+            log.warning("a sealed commit was not opened: %s", error)
+            self.position = record.position
+            for listener in self._listeners(record):
+                listener.missed()
+        else:
+            self._hand_out(opened)
 
     async def _hear_of_retention(self, record: Recorded) -> None:
         """Make sure that nothing went before it was handed out, or tell those who wait for it.
@@ -182,14 +194,18 @@ class SharedTail:
 
     def _hand_out(self, record: Recorded) -> None:
         self.position = record.position
+        if listeners := self._listeners(record):
+            framed = Framed(record)
+            for listener in listeners:
+                listener.offer(framed)
+
+    def _listeners(self, record: Recorded) -> tuple[Listener, ...]:
         aggregate = self._aggregates.get(record.ref)
         is_run = record.ref.kind in RUNS
         tenant = self._tenants.get(record.ref.tenant_id) if is_run else None
         if aggregate is None and tenant is None:
-            return
-        framed = Framed(record)
-        for listener in (*(aggregate or ()), *(tenant or ())):
-            listener.offer(framed)
+            return ()
+        return (*(aggregate or ()), *(tenant or ()))
 
     def _tell_missed(self) -> None:
         """Whoever registered before the tail stood may have missed commits in between."""

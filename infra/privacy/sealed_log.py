@@ -114,19 +114,20 @@ class SealedLog:
             return open_view(view, None)
         return view if cipher is None else open_view(view, cipher.open)
 
+    # Last commits are looked at for their headers and their place: they are not opened, and a
+    # key that is away holds up nobody who only asks where something stands.
+
     async def last(self, ref: StreamRef) -> Recorded | None:
-        """As `EventLog.last`."""
-        record = await self._log.last(ref)
-        return None if record is None else await self.open(record)
+        """As `EventLog.last`; content stays sealed."""
+        return await self._log.last(ref)
 
     async def last_many(self, refs: Sequence[StreamRef]) -> dict[StreamRef, Recorded]:
-        """As `EventLog.last_many`."""
-        found = await self._log.last_many(refs)
-        return {ref: await self.open(record) for ref, record in found.items()}
+        """As `EventLog.last_many`; content stays sealed."""
+        return await self._log.last_many(refs)
 
     async def last_of_kind(self, kind: str, tenant_id: str | None = None) -> list[Recorded]:
-        """As `EventLog.last_of_kind`."""
-        return await self._opened(await self._log.last_of_kind(kind, tenant_id))
+        """As `EventLog.last_of_kind`; content stays sealed."""
+        return await self._log.last_of_kind(kind, tenant_id)
 
     async def read(self, ref: StreamRef, *, after: int = 0) -> list[Recorded]:
         """As `EventLog.read`."""

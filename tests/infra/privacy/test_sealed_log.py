@@ -46,7 +46,7 @@ async def test_content_is_sealed_in_the_log_and_shown_by_it() -> None:
     assert [record.stored for record in shown] == [record.body for record in stored]
     assert all(record.readable for record in shown)
     (found,) = await here.log.last_of_kind("run")
-    assert found.body == last.body
+    assert [found, found] == [await here.log.last(first.ref), stored[-1]]
     tail = here.log.tail(after=0)
     assert [r.body for r in (await anext(tail)).records] == [first.body, last.body]
     await tail.aclose()  # type: ignore[attr-defined]  # a generator
