@@ -175,7 +175,7 @@ def bring_back_secrets(out: Path, data: Path) -> list[str]:
     """Put the secrets of a backup into a data directory; returns their names."""
     names = []
     for path in sorted((out / SECRETS).glob("*")):
-        write_whole(data / path.name, path.read_text())
+        write_whole(data / path.name, path.read_bytes())
         names.append(path.name)
     return names
 
@@ -184,7 +184,7 @@ def _keep_secrets(data: Path, into: Path) -> None:
     into.mkdir(exist_ok=True, mode=0o700)
     for path in sorted(data.iterdir()):
         if path.is_file() and path.name not in NOT_KEPT and not path.name.startswith("."):
-            write_whole(into / path.name, path.read_text())
+            write_whole(into / path.name, path.read_bytes())
 
 
 async def _keep_content_keys(connection: Connection, path: Path) -> None:
