@@ -11,6 +11,8 @@ from agentos.domain.envelope import to_line
 from agentos.domain.errors import ForbiddenError, NotFoundError, SubjectErasedError
 from agentos.domain.federation.remote import RemoteRun, copied_lines, remote_ref
 from agentos.domain.privacy.subject import DataSubject, subject_id_of, subject_ref
+from agentos.domain.replay.capsule import agent_line, read_runs, run_lines
+from agentos.domain.replay.replay import lines_digest
 from agentos.domain.run.events import Output
 from agentos.domain.run.request import RunRequest
 from agentos.domain.run.run import Run, run_ref
@@ -23,6 +25,7 @@ from agentos.handlers.routes import handle
 from agentos.handlers.runs import create_run
 from agentos.infra.memory.log import MemoryLog
 from tests.domain.given import T0, TRACE, Ids, created, moment
+from tests.domain.replay.given import assert_replays
 from tests.handlers.auditor.audited import Crash, audit_all, crash_at, records_of
 from tests.handlers.executor.world import Executor, Models, Tool, Tools, until, until_final
 from tests.handlers.node import Node, a_node, caller, settle
@@ -397,3 +400,21 @@ async def tell(parts: Parts, name: str, /, **command: Any) -> dict[str, Any]:
     message = {"auth": caller().model_dump(mode="json"), "command": command}
     message["command"]["traceparent"] = TRACE
     return await handle(parts, name, message)
+
+
+@virtual_time
+async def test_a_capsule_of_a_sealed_run_is_plain_and_replays() -> None:
+    async with a_node() as node:
+        parts = await switched(node)
+        Executor(node, Models(["tool.a"], WORD), Tools({"tool.a": Tool()}))
+        run_id = await start(parts)
+        await until_final(node, run_id)
+        records = await node.opened_log().read(run_ref("tnt_a", run_id))
+        head, block = run_lines(records, "agt_a", None)
+        stored = [line for record in records for line in record.stored_lines()]
+        assert head.original_digest == lines_digest(stored)
+        assert WORD.encode() in block
+        assert node.definition is not None
+        agent = agent_line("tnt_a", "agt_a", node.definition, str)
+        (found,) = read_runs(b"\n".join((agent, block)).split(b"\n"))
+        assert_replays(found.records, node.definition)

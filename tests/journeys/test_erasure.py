@@ -96,7 +96,9 @@ async def stored(node: RealNode, run_id: str) -> list[bytes]:
 async def run_both(client: Client) -> tuple[str, str]:
     """Have a run of Ida's and one of Olaf's, both ended and listed."""
     await switch(client, erasure=True)
-    run_id = await client.start(TEXT, context={"user_id": "usr_ida"})
+    run_id = await client.start(f"sleep 300\n{TEXT}", context={"user_id": "usr_ida"})
+    live = [event async for event in client.follow(run_id)]
+    assert live == await client.events(run_id)
     other_id = await client.start(OTHER, context={"user_id": "usr_olaf"})
     run, other = await client.wait(run_id), await client.wait(other_id)
     assert (run["status"], other["status"]) == ("failed", "completed")
@@ -164,6 +166,9 @@ def still_verifies(node: RealNode, run_id: str, digest: str) -> None:
     assert (found["erased"], found["equal"], found["first_difference"]) == (True, False, None)
     assert found["digest"] == found["recorded_digest"] == digest
     assert node.told("audit", "verify", "--tenant", "tnt_demo")["ok"]
+    capsule = node.command("replay", "export", run_id, "-o", str(node.directory / "capsule"))
+    assert capsule.returncode == 1
+    assert "erased" in capsule.stderr
 
 
 async def test_a_subscriber_on_the_broker_hears_what_is_sealed(node: RealNode) -> None:
