@@ -181,8 +181,10 @@ def _direct(inner: Mapping[str, Any]) -> Call:
 def _texts(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value] if value else []
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return [str(value)]
     if isinstance(value, dict):
-        return [text for part in value.values() for text in _texts(part)]
+        return [*value, *(text for part in value.values() for text in _texts(part))]
     if isinstance(value, list):
         return [text for part in value for text in _texts(part)]
     return []

@@ -110,6 +110,18 @@ def test_what_a_tool_said_is_looked_at_in_the_next_call() -> None:
     assert tally.cost_delta_micro == 0
 
 
+@pytest.mark.parametrize("said", [{MAIL: 1}, {"rows": [{MAIL: None}]}])
+def test_names_in_what_a_tool_said_are_looked_at_too(said: Any) -> None:
+    run = Recorder("hi").start().model("", ["tool.echo"]).tools([said]).model("ok")
+    assert judged(REDACT, *run.records).would_redact == 1
+
+
+def test_numbers_are_looked_at_too() -> None:
+    card = {"name": "c", "effect": "block", "when": {"pii_types": ["credit_card"]}}
+    run = Recorder("hi").start().model("", ["tool.echo"]).tools([4111111111111111]).model("ok")
+    assert judged({"name": "no cards", "rules": [card]}, *run.records).would_block == 1
+
+
 def test_a_tool_that_would_not_be_let_in() -> None:
     run = Recorder("hi").start().model("", ["tool.echo"]).tools(["x"]).model("ok")
     assert judged(NO_TOOL, *run.records).would_block == 1
