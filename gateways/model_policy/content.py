@@ -6,7 +6,7 @@ what a caller wrote in it but plain names: another name is its number among its 
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -46,12 +46,11 @@ def chat_fields(request: ModelRequest) -> list[Field]:
     for index, tool in enumerate(request.tools):
         if tool.description:
             fields.append((f"tools[{index}].description", tool.description))
-        fields += _texts(tool.input_schema, f"tools[{index}].input_schema")
-        fields.append(_names(f"tools[{index}]", tool.input_schema, tool.name))
+        place = f"tools[{index}]"
+        _add(fields, place, tool.input_schema, f"{place}.input_schema", tool.name)
     fields += [(f"stop[{index}]", text) for index, text in enumerate(request.stop) if text]
     if request.response_format:
-        fields += _texts(request.response_format, "response_format")
-        fields.append(_names("response_format", request.response_format))
+        _add(fields, "response_format", request.response_format, "response_format")
     return fields
 
 
@@ -74,8 +73,7 @@ def call_fields(calls: Sequence[RequestedToolCall], prefix: str = "") -> list[Fi
     fields: list[Field] = []
     for index, call in enumerate(calls):
         place = f"{prefix}tool_calls[{index}]"
-        fields += _texts(call.arguments, f"{place}.arguments")
-        fields.append(_names(place, call.arguments, call.name))
+        _add(fields, place, call.arguments, f"{place}.arguments", call.name)
     return fields
 
 
@@ -153,33 +151,26 @@ def _rewritten_id(field: str, call_id: str, rewrite: Rewrite) -> str:
     return "call_" + hashlib.sha256(call_id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
-def _names(place: str, value: Any, *more: str) -> Field:
-    """Return all names in a value as one text: each stands in it once, in a line of its own."""
-    return place + FIXED, "\n".join(dict.fromkeys((*more, *_keys(value))))
+def _add(fields: list[Field], place: str, value: Any, path: str, *names: str) -> None:
+    """Add the texts in a value, and behind them its names as one text: each once, in a line."""
+    found = dict.fromkeys(names)
+    _collect(value, path, fields, found)
+    fields.append((place + FIXED, "\n".join(found)))
 
 
-def _keys(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        yield from value
-        for inner in value.values():
-            yield from _keys(inner)
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        for inner in value:
-            yield from _keys(inner)
-
-
-def _texts(value: Any, path: str) -> Iterator[Field]:
+def _collect(value: Any, path: str, fields: list[Field], names: dict[str, None]) -> None:
     if isinstance(value, str):
         if value:
-            yield path, value
+            fields.append((path, value))
     elif isinstance(value, Mapping):
         for index, (name, inner) in enumerate(value.items()):
-            yield from _texts(inner, path + _step(name, index))
+            names[name] = None
+            _collect(inner, path + _step(name, index), fields, names)
     elif isinstance(value, Sequence):
         for index, inner in enumerate(value):
-            yield from _texts(inner, f"{path}[{index}]")
+            _collect(inner, f"{path}[{index}]", fields, names)
     elif _is_number(value):
-        yield path, str(value)
+        fields.append((path, str(value)))
 
 
 def _rewritten(value: Any, path: str, rewrite: Rewrite) -> Any:

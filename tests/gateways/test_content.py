@@ -138,7 +138,7 @@ def test_the_places_are_named() -> None:
         ("messages[1].tool_calls[0].arguments.to[1].x", "y"),
         ("messages[1].tool_calls[0].arguments.n", "1"),
         ("messages[1].tool_calls[0].arguments[2]", "an odd name"),
-        ("messages[1].tool_calls[0].*", "tool.mail\nto\nn\n+49 30 1234567\nx"),
+        ("messages[1].tool_calls[0].*", "tool.mail\nto\nx\nn\n+49 30 1234567"),
         ("messages[2].content", "sent"),
         ("messages[2].tool_call_id", "tcall_1"),
         ("stop[0]", "END"),
