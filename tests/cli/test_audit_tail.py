@@ -38,7 +38,7 @@ async def tailing(
     pipes: dict[str, Any] = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
     process = await asyncio.create_subprocess_exec(
         str(AGENTOS), "audit", "tail", "--url", door.urls[0], *words,
-        env=others | ours, cwd=directory, **(pipes | streams),
+        env=others | ours, cwd=directory, preexec_fn=_take_interrupts, **(pipes | streams),
     )  # fmt: skip
     try:
         yield process
@@ -46,6 +46,11 @@ async def tailing(
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def _take_interrupts() -> None:
+    """Have Ctrl-C heard although this test's own shell may have put it into the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def is_listening(door: Door) -> None:
