@@ -26,6 +26,8 @@ LIST: Final = (400, 401, 403, 503)
 AUDITED: Final = (400, 401, 403, 404, 500, 503, 504)
 READ: Final = (400, 401, 403, 404, 503)
 STREAM: Final = (400, 401, 403, 404, 410, 503)
+ELSEWHERE: Final = 502
+"""What else a run that a peer executes may be answered: the peer cannot be asked."""
 WRITE: Final = (400, 401, 403, 404, 409, 413, 429, 500, 503, 504)
 SSE: Final = "text/event-stream"
 EVENTS: Final = {200: SSE}
@@ -178,7 +180,7 @@ RUNS: Final[Table] = (
             (q.RUN_ID, q.IDEMPOTENCY_KEY),
             s.RunCancel,
             body_required=False,
-            errors=WRITE,
+            errors=(*WRITE, ELSEWHERE),
         ),
     ),
     (
@@ -228,7 +230,7 @@ STREAMS: Final[Table] = (
             "Stream a run's events",
             {200: SSE, 204: ""},
             (q.RUN_ID, q.AFTER_SEQUENCE, q.FROM_SEQUENCE, q.LAST_EVENT_ID, q.TYPES, q.DELTAS),
-            errors=STREAM,
+            errors=(*STREAM, ELSEWHERE),
         ),
     ),
     (
