@@ -1,6 +1,8 @@
 """Every adapter of `Places`: what is kept is there for the next one."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from itertools import count
 
 import pytest
 import pytest_asyncio
@@ -57,3 +59,22 @@ async def test_without_a_broker_it_says_so(nats: EmbeddedNats) -> None:
         await places.get("traces")
     with pytest.raises(DependencyUnavailableError):
         await places.keep("traces", 1)
+
+
+async def test_who_keeps_can_be_cancelled_at_any_moment(nats: EmbeddedNats) -> None:
+    """A tracer that is told to stop is mostly keeping its position just then."""
+    client = await connect(nats.url, "test")
+    places = JetStreamPlaces(client, bucket="canceled")
+    await places.keep("traces", 1)
+
+    async def keep_for_ever() -> None:
+        for position in count(1):
+            await places.keep("traces", position)
+
+    for number in range(100):
+        keeping = asyncio.create_task(keep_for_ever())
+        await asyncio.sleep(number / 40_000)
+        keeping.cancel()
+        done, _ = await asyncio.wait([keeping], timeout=10)
+        assert done, "the cancellation was swallowed"
+    await bounded_close(client)

@@ -252,19 +252,16 @@ async def test_the_page_has_every_name(moved: Scrape) -> None:
 
 async def test_a_projector_that_died_falls_behind(node: Measured, moved: Scrape) -> None:
     node.kill("projector")
-    for _ in range(5):
-        assert (
-            await node.ask(
-                1,
-                "/v1/chat/completions",
-                {"model": "builtin/echo", "messages": [{"role": "user", "content": "hi"}]},
-            )
-            == 200
-        )
+    chat = {"model": "builtin/echo", "messages": [{"role": "user", "content": "hi"}]}
+    for _ in range(5):  # whatever becomes of a call, the log has it
+        await node.ask(1, "/v1/chat/completions", chat)
     found = await node.until(
         lambda s: min(s.values("agentos_projection_lag_events", {}) or [0]) > 0
     )
     names = {s.labels["projection"] for s in found.samples if "projection_lag" in s.name}
     assert {"runs", "usage_by_window", "model_calls"} <= names
     node.start("projector")
-    await node.until(lambda s: max(s.values("agentos_projection_lag_events", {}) or [1]) == 0)
+    await node.until(
+        lambda s: max(s.values("agentos_projection_lag_events", {}) or [1]) == 0,
+        within=120.0,
+    )
