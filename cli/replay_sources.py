@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -126,6 +126,7 @@ async def _read_copy(log: EventLog, tenant_id: str, run_id: str) -> RecordedRun:
     if remote.view_state is None or not (records := copied_run(remote, found)):
         await require_not_gone(log, ref)
         raise NotFoundError(f"{tenant_id} has no run {run_id}")
+    records = [replace(record, readable=remote.is_readable) for record in records]
     definitions = await read_definitions(log, tenant_id, agent_of(records))
     stack_id = remote.linked.stack_id
     return RecordedRun(run_ref(tenant_id, run_id), records, definitions, copied_from=stack_id)

@@ -5,10 +5,11 @@ them and so checks them; here, on the way of every call, nothing is made twice.
 """
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from agentos.domain.errors import AgentOSError
 from agentos.domain.ports import Usage
+from agentos.domain.tenant.tenant import Tenant, tenant_ref
 from agentos.domain.usage.usage import Status
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Fields", "Status", "usage_fields"]
 
 Fields = dict[str, Any]
+NOT_KEPT: Final = "not kept"
 
 
 def usage_fields(
@@ -46,7 +48,7 @@ def usage_fields(
         "price": _price(call),
         "route": _route(call),
         "budget": _budget(call),
-        "error": _error(error),
+        "error": _error(call, error),
         "ended_ms": call.gates.clock.now_ms(),
         "parent_span_id": caller.parent_span_id,
         "correlation_id": caller.correlation_id,
@@ -113,9 +115,18 @@ def _budget(call: "Governed[Any]") -> Fields | None:
     return {"reserved": held.reserved, "settled": held.settled or {}}
 
 
-def _error(error: BaseException | None) -> Fields | None:
+def _error(call: "Governed[Any]", error: BaseException | None) -> Fields | None:
     if error is None:
         return None
     if isinstance(error, AgentOSError):
-        return {"code": error.code, "message": error.message[:256]}
+        # A backend may quote what it was asked: of content that can be erased nothing stays here.
+        said = NOT_KEPT if _is_erasable(call) else error.message[:256]
+        return {"code": error.code, "message": said}
     return {"code": "canceled", "message": "the caller went away"}
+
+
+def _is_erasable(call: "Governed[Any]") -> bool:
+    if call.caller.sealed:
+        return True
+    tenant = call.gates.known.peek(Tenant, tenant_ref(call.caller.auth.tenant_id))
+    return tenant is not None and tenant.status is not None and tenant.profile.privacy.erasure

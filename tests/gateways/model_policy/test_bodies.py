@@ -1,10 +1,11 @@
 """Bodies of direct calls: kept beside the answer, sealed, for whoever asked for it alone."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 from agentos.domain.auth import USER_SCOPES, AuthContext, Principal
-from agentos.domain.errors import DependencyUnavailableError
+from agentos.domain.errors import DependencyUnavailableError, ProviderError
 from agentos.domain.ports import (
     ChatMessage,
     EmbedRequest,
@@ -21,6 +22,7 @@ from agentos.gateways.model_policy.bodies import Bodies, body_of
 from agentos.gateways.model_policy.calls import Caller
 from agentos.gateways.model_policy.idempotency import Idempotency
 from agentos.gateways.model_policy.keeping import Keeping
+from agentos.gateways.model_policy.recording import NOT_KEPT, _error
 from agentos.infra.memory.answers import MemoryAnswers
 from agentos.infra.memory.call_bodies import MemoryCallBodies
 from tests.handlers.node import Node, a_node
@@ -165,3 +167,23 @@ async def test_a_kept_answer_is_sealed_with_the_principals_key_or_the_runs() -> 
             assert await once(who, f"req_{number}", say) == ({"output": "zanzibar"}, True)
         bodies = [body for _, body, _ in answers._kept.values()]
         assert [b"zanzibar" in body for body in bodies] == [False, False, True]
+
+
+@virtual_time
+async def test_a_backends_words_are_no_part_of_the_usage_of_what_can_be_erased() -> None:
+    async with a_node() as node:
+        await a_tenant(node, erasure=False)
+        plain = await Desk(node).ready()
+        assert _said(plain, caller()) == "quoting: zanzibar"
+        assert _said(plain, caller(run_id="run_1", sealed="sub_x-1")) == NOT_KEPT
+    async with a_node() as node:
+        await a_tenant(node, erasure=True)
+        assert _said(await Desk(node).ready(), caller()) == NOT_KEPT
+
+
+def _said(desk: Desk, who: Caller) -> str:
+    call: Any = SimpleNamespace(caller=who, gates=SimpleNamespace(known=desk.known))
+    found = _error(call, ProviderError("quoting: zanzibar"))
+    assert found is not None
+    assert found["code"] == "provider_error"
+    return str(found["message"])
