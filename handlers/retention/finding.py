@@ -83,7 +83,10 @@ class Finder:
             if last.ref.aggregate_id in admission.active:
                 return None  # its slot is about to be given back
             records = await self._log.read(last.ref)
-            run = ended_run(records)
+            try:
+                run = ended_run(records)
+            except (ValueError, KeyError, TypeError):
+                return None  # a run that cannot be read stays where it can be looked at
             return None if run is None else Ended(run, records)
 
         ends = FINAL_TYPES.intersection

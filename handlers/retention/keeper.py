@@ -44,7 +44,10 @@ HEAR_S: Final = 3.0
 HELD_S: Final = 0.1
 GRACE_S: Final = 1.0
 PATIENCE_S: Final = 10.0
-TROUBLE: Final = (AgentOSError, TimeoutError, FoldError, ArchiveError, OSError)
+TROUBLE: Final = (
+    AgentOSError, TimeoutError, FoldError, ArchiveError, OSError, ValueError, KeyError, TypeError
+)  # fmt: skip
+"""What is unreachable, or a line that cannot be read: no reason for the process to end."""
 log = structlog.get_logger()
 
 
@@ -134,6 +137,7 @@ class RetentionKeeper:
         self.waiting = {}
         open_plans = await self.open_plans()
         for tenant_id in sorted({*open_plans, *await self._tenants()}):
+            await asyncio.sleep(self._parts.pace_s)
             try:
                 async for applied in self._of_tenant(tenant_id, is_open=tenant_id in open_plans):
                     yield tenant_id, applied

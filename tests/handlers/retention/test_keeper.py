@@ -1,6 +1,7 @@
 """What goes, in which order, and what a crash at any point leaves."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,15 @@ import pytest
 
 from agentos.domain.archive import ArchiveError
 from agentos.domain.errors import InvalidRequestError
+from agentos.domain.log import make_commit
 from agentos.domain.retention.retention import Archive, RetentionOf, retention_ref
+from agentos.domain.run.events import Output
 from agentos.domain.run.idempotency import EPOCH_MS
-from agentos.domain.run.run import run_ref
+from agentos.domain.run.run import Run, run_ref
 from agentos.handlers.retention import batch
 from agentos.handlers.retention.keeper import RetentionKeeper
 from agentos.infra.retention import ArchiveDirectory
-from tests.domain.given import T0
+from tests.domain.given import T0, created, moment
 from tests.handlers.auditor.audited import Crash, audit_all, crash_at, records_of, verdict
 from tests.handlers.node import UnevenLog, create, settle
 from tests.handlers.retention.world import DAY_MS, World, a_world, round_of
@@ -277,3 +280,24 @@ async def test_a_wish_that_cannot_be_is_refused(
         with pytest.raises(InvalidRequestError) as refused:
             await world.node.retention("tnt_a", **wish)
         assert why in str(refused.value.details["errors"])
+
+
+async def test_a_run_that_cannot_be_read_stays_and_holds_up_no_other(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as world:
+        run = Run(run_ref("tnt_a", "run_broken"))
+        run.create("agt_a", created(), moment(T0, world.node.new_id))
+        run.complete(Output(text="done"), moment(T0, world.node.new_id))
+        commit = make_commit(run.ref, run.collect(), world.node.new_id)
+        timeless = commit.body.replace(b'"time":"2027', b'"time":"then')
+        assert timeless != commit.body
+        await world.node.log.append(replace(commit, body=timeless), expected=0)
+        runs = [(await create(world.parts))["run"]["run_id"] for _ in range(2)]
+        for run_id in runs:
+            await world.node.finish(run_id)
+        async with asyncio.timeout(10):
+            while (await world.node.admission()).active:
+                await settle(0.005)
+        keeper = await world.keeper()
+        (applied,) = await round_of(keeper)
+        assert applied.items == 2
+        assert await world.kept(["run_broken", *runs]) == ["run_broken"]

@@ -34,6 +34,7 @@ class World:
         self.node = node
         self.parts = parts
         self.archives = ArchiveDirectory(directory)
+        self.clock = VirtualClock()
 
     async def ended(self, count: int, **more: Any) -> list[str]:
         """Work some runs off; returns their ids."""
@@ -74,6 +75,7 @@ class World:
         others: dict[Kind, str] | None = None,
     ) -> RetentionKeeper:
         """Return what lets go, so many days from now; everything has been read by then."""
+        self.clock = VirtualClock(round(days * DAY_MS))
         ages = {kind: age_ms(text) for kind, text in ({"runs": runs} | (others or {})).items()}
         known = {kind: age for kind, age in ages.items() if age is not None}
         readers = Readers(self.node.log)
@@ -81,7 +83,7 @@ class World:
         keeper = RetentionKeeper(
             RetentionParts(
                 log=self.node.log,
-                clock=VirtualClock(round(days * DAY_MS)),
+                clock=self.clock,
                 new_id=self.node.new_id,
                 directory=self.parts.directory,
                 readers=readers,
