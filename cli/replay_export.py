@@ -5,7 +5,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from agentos.cli.replay_sources import agent_of, audited_digest, read_definitions, read_run
+from agentos.cli.replay_sources import (
+    agent_of,
+    audited_digest,
+    note_missing,
+    read_definitions,
+    read_run,
+)
 from agentos.domain.agent.agent import Definition
 from agentos.domain.errors import SubjectErasedError
 from agentos.domain.log import Recorded
@@ -76,6 +82,7 @@ async def _runs(log: EventLog, tenant_id: str, chosen: Chosen) -> AsyncIterator[
             raise SubjectErasedError("the data subject of the run was erased")
         yield records
         return
+    note_missing(log)
     under_way: dict[StreamRef, list[Recorded]] = {}
     tail = log.tail(after=0, kinds=(Run.KIND,), tenant_id=tenant_id)
     async with aclosing(tail):  # type: ignore[type-var]  # an async generator

@@ -13,7 +13,14 @@ from pydantic_core import from_json
 from agentos.cli.moments import since_ms
 from agentos.cli.options import AsJson, DataDir
 from agentos.cli.replay_bodies import RecordedBodies
-from agentos.cli.replay_sources import USAGE, end, print_json, with_connection
+from agentos.cli.replay_sources import (
+    USAGE,
+    end,
+    note_missing,
+    print_json,
+    whole_log,
+    with_connection,
+)
 from agentos.cli.tables import show_table
 from agentos.domain.ids import is_named_id
 from agentos.domain.ports import EventLog
@@ -25,7 +32,6 @@ from agentos.domain.times import rfc3339
 from agentos.domain.usage.usage import Usage
 from agentos.infra.jetstream.call_bodies import JetStreamCallBodies
 from agentos.infra.jetstream.connection import Connection
-from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.names import installed_names
 from agentos.infra.privacy.build import content_keys
 from agentos.infra.privacy.sealed_log import SealedLog
@@ -63,7 +69,7 @@ def policy(
 
     async def work(connection: Connection, settings: Settings) -> tuple[Tally, dict[str, Tally]]:
         keys = content_keys(settings, connection)
-        log = SealedLog(JetStreamLog(connection), keys)
+        log = SealedLog(await whole_log(connection, settings), keys)
         bodies = RecordedBodies(JetStreamCallBodies(connection), keys)
         return await judge_all(log, proposal, after, tenant, bodies)
 
@@ -99,6 +105,7 @@ async def judge_all(
     bodies: RecordedBodies | None = None,
 ) -> tuple[Tally, dict[str, Tally]]:
     """Return the counts of all calls since a time, and by tenant; memory stays as it is."""
+    note_missing(log)
     traffic, what_if = Traffic(), WhatIf(proposal)
     total, tenants = Tally(), defaultdict[str, Tally](Tally)
     # All kinds: what is passed by costs less here than two filters cost the broker.

@@ -16,6 +16,7 @@ from agentos.cli.options import node_settings
 from agentos.cli.pasteable import pasteable
 from agentos.domain.agent.agent import Agent, Definition, agent_ref
 from agentos.domain.aggregate import FoldError, read_event
+from agentos.domain.archive import ArchiveError
 from agentos.domain.audit.chain import AuditChain, AuditRecorded
 from agentos.domain.errors import (
     AgentOSError,
@@ -32,10 +33,11 @@ from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import Run, run_ref
 from agentos.domain.subjects import StreamRef
 from agentos.handlers.retention.report import plan_of
+from agentos.infra.archived_log import ArchivedLog
 from agentos.infra.jetstream.connection import Connection, bounded_close, connect
-from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.privacy.build import content_keys
 from agentos.infra.privacy.sealed_log import SealedLog
+from agentos.infra.retention import archive_directory
 from agentos.infra.settings import NodeNotStartedError, Settings, SettingsError
 
 T = TypeVar("T")
@@ -71,8 +73,8 @@ def with_log(data_dir: Path | None, work: Callable[[EventLog, Settings], Awaitab
     """
 
     async def on(connection: Connection, settings: Settings) -> T:
-        keys = content_keys(settings, connection)
-        return await work(SealedLog(JetStreamLog(connection), keys), settings)
+        log = await whole_log(connection, settings)
+        return await work(SealedLog(log, content_keys(settings, connection)), settings)
 
     return with_connection(data_dir, on)
 
@@ -90,6 +92,8 @@ def with_connection(
         end(str(exc), USAGE)
     except AgentOSError as exc:
         end(f"error: {exc.code}: {exc.message}", FAILED)
+    except ArchiveError as exc:
+        end(f"error: {exc}", FAILED)
     except FoldError as exc:
         end(f"error: the log does not fold: {exc}", FAILED)
 
@@ -101,6 +105,24 @@ async def _connected(settings: Settings, work: Callable[[Connection, Settings], 
         return await work(connection, settings)
     finally:
         await bounded_close(connection)
+
+
+async def whole_log(connection: Connection, settings: Settings) -> ArchivedLog:
+    """Return the log as it stands, with what retention let go where its archives are."""
+    log = ArchivedLog(connection, archive_directory(settings), _from_archive)
+    await log.open()
+    return log
+
+
+def _from_archive(name: str) -> None:
+    typer.echo(f"retention let go of it; read from the archive {name}", err=True)
+
+
+def note_missing(log: EventLog) -> None:
+    """Say on standard error what of the log's past is not to be had any more."""
+    stored = log.stored if isinstance(log, SealedLog) else log
+    for missing in stored.missing[:10] if isinstance(stored, ArchivedLog) else ():
+        typer.echo(f"not looked at: {missing}", err=True)
 
 
 async def read_run(log: EventLog, tenant_id: str, run_id: str) -> RecordedRun:

@@ -74,6 +74,8 @@ def run(
     async def work(keeper: "RetentionKeeper") -> dict[str, Any]:
         if not await keeper.hears_a_projector():
             end("no projector is heard: nothing goes that the read models may lack", UNREACHABLE)
+        if keeper.is_held_off:
+            end("an export, a backup or a rebuild reads the log: nothing goes meanwhile", FAILED)
         found = []
         if dry_run:
             async for tenant_id, batch in keeper.due():

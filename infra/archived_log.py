@@ -1,7 +1,8 @@
 """A log with what retention let go in its place: for whoever reads it from the beginning."""
 
+import asyncio
 import heapq
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final, cast
@@ -9,6 +10,8 @@ from typing import Final, cast
 from agentos.domain.archive import ArchiveError
 from agentos.domain.log import Recorded, TailBatch
 from agentos.domain.retention.retention import RetentionPlanned
+from agentos.domain.retention.rules import Kind
+from agentos.domain.subjects import StreamRef
 from agentos.infra.archive import ArchiveReader
 from agentos.infra.jetstream.connection import Connection
 from agentos.infra.jetstream.log import JetStreamLog
@@ -16,6 +19,13 @@ from agentos.infra.retention import ArchiveDirectory
 from agentos.infra.whole_read import all_begun
 
 BATCH: Final = 512
+HOLDS: Final[dict[Kind, frozenset[str]]] = {
+    "runs": frozenset({"run"}),
+    "remote_runs": frozenset({"remote", "ingest"}),
+    "usage": frozenset({"usage"}),
+    "quota": frozenset({"quota"}),
+}
+"""Of which aggregates what goes by a plan of a kind is."""
 
 
 class NotArchivedError(Exception):
@@ -23,30 +33,37 @@ class NotArchivedError(Exception):
 
 
 class ArchivedLog(JetStreamLog):
-    """The log, whose whole tail shows what went at the positions that it had."""
+    """The log, with what went at the positions that it had, in tails and in reads of one aggregate.
 
-    def __init__(self, connection: Connection, directory: ArchiveDirectory | None) -> None:
+    `on_use` is told the name of each archive that a read of one aggregate takes it from.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        directory: ArchiveDirectory | None,
+        on_use: Callable[[str], None] = lambda _: None,
+    ) -> None:
         super().__init__(connection)
         self._directory = directory
-        self._plans: list[RetentionPlanned] = []
+        self._on_use = on_use
+        self._begun: list[tuple[str, RetentionPlanned]] = []
         self.missing: list[str] = []
         """What went that cannot be shown, a sentence each."""
 
     async def open(self) -> None:
         """Learn what went, and where it is."""
-        self._plans, self.missing = [], []
-        for tenant_id, plan in await all_begun(self):
+        self._begun = await all_begun(self)
+        self.missing = []
+        for tenant_id, plan in self._begun:
             if plan.archive is None:
                 self.missing.append(f"{plan.items} {plan.kind} of {tenant_id} went nowhere")
             elif self._path(plan) is None:
                 self.missing.append(f"{plan.archive.name} is not in the archive directory")
-            else:
-                self._plans.append(plan)
 
     async def require_unchanged(self) -> None:
         """Raise `NotArchivedError` when something went since `open`."""
-        known = len(self._plans) + len(self.missing)
-        if len(await all_begun(self)) != known:
+        if len(await all_begun(self)) != len(self._begun):
             raise NotArchivedError("retention let go of events meanwhile; begin anew")
 
     def _path(self, plan: RetentionPlanned) -> Path | None:
@@ -54,6 +71,21 @@ class ArchivedLog(JetStreamLog):
             return None
         path = self._directory.directory / plan.archive.name
         return path if path.is_file() else None
+
+    async def read(self, ref: StreamRef, *, after: int = 0) -> list[Recorded]:
+        """Return the aggregate's commits behind position `after`, also where all of it went."""
+        records = await super().read(ref, after=after)
+        if records:
+            return records
+        for tenant_id, plan in self._begun:
+            if tenant_id == ref.tenant_id and any(
+                (s.kind, s.id) == (ref.kind, ref.aggregate_id) for s in plan.streams
+            ):
+                path = self._path(plan)
+                if path is not None:
+                    self._on_use(path.name)
+                    return await asyncio.to_thread(_only, path, ref, after)
+        return records
 
     def tail(
         self,
@@ -67,11 +99,22 @@ class ArchivedLog(JetStreamLog):
         live = super().tail(
             after=after, kinds=kinds, tenant_id=tenant_id, headers_only=headers_only
         )
-        behind = [plan for plan in self._plans if plan.position > after]
-        if kinds or tenant_id is not None or headers_only or not behind:
+        behind = [
+            plan
+            for of_tenant, plan in self._begun
+            if plan.position > after
+            and tenant_id in (None, of_tenant)
+            and (not kinds or not HOLDS[plan.kind].isdisjoint(kinds))
+        ]
+        if headers_only or not behind:
             return live
         files = [(plan.first or 0, path) for plan in behind if (path := self._path(plan))]
-        return merged_tail(live, archived(files, after))
+        chosen = (r for r in archived(files, after) if not kinds or r.ref.kind in kinds)
+        return merged_tail(live, chosen)
+
+
+def _only(path: Path, ref: StreamRef, after: int) -> list[Recorded]:
+    return [r for r in _records(path) if r.ref == ref and r.position > after]
 
 
 async def merged_tail(

@@ -108,6 +108,11 @@ class RetentionKeeper:
             await asyncio.sleep(0.05)
         return True
 
+    @property
+    def is_held_off(self) -> bool:
+        """Whether an export, a backup or a rebuild reads, for which everything waits."""
+        return self._parts.readers.is_held_off()
+
     async def touched(self) -> list[str]:
         """Return the tenants of which something went, or is about to."""
         return sorted(record.ref.tenant_id for record in await self._parts.log.last_of_kind(KIND))

@@ -215,11 +215,10 @@ async def test_read_models_made_anew_have_what_went(node: MiniNode) -> None:
         assert (await status_of(node, f"/v1/runs/{run}"))[1]["run"]["status"] == "completed"
     await no_drift(node)
 
-    code, said = await agentos(node, "replay", "run", runs[0])
-    assert code == 1
-    assert "tnt_demo.runs.ret_" in said
-    code, said = await agentos(node, "state", "run", runs[0])
-    assert (code, "retention let go" in said) == (1, True)
+    code, said = await agentos(node, "replay", "run", runs[0], "--json")
+    assert (code, json.loads(said)["equal"]) == (0, True), "its archive has it, and its digest"
+    code, said = await agentos(node, "state", "run", runs[0], "--json")
+    assert (code, json.loads(said)["state"]["status"]) == (0, "completed")
 
     digests = await agentos(node, "replay", "digest", "runs", "--json")
     node.kill("projector")
@@ -258,6 +257,10 @@ async def test_a_rebuild_without_an_archive_says_what_would_be_lost(node: MiniNo
     (run,) = await let_go(node, 1)
     directory = node.directory / "data" / "archive"
     await asyncio.to_thread(directory.rename, directory.with_name("elsewhere"))
+    for words in (("replay", "run"), ("state", "run")):
+        code, said = await agentos(node, *words, run)
+        assert code == 1
+        assert "tnt_demo.runs.ret_" in said
     code, said = await agentos(node, "replay", "rebuild", "runs")
     assert code == 1
     assert "tnt_demo.runs.ret_" in said
