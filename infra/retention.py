@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -21,11 +22,11 @@ CHUNK_BYTES: Final = 256 * 1024
 NO_ARCHIVE: Final = "none"
 
 
+@dataclass(frozen=True, slots=True)
 class ArchiveDirectory:
     """Files of what went, each in the format of `agentos log export`, for their owner alone."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    directory: Path
 
     async def write(self, name: str, plan_id: str, records: Sequence[Recorded]) -> Archive:
         """Write commits into a new file, on disk and read back once this returns.
@@ -59,22 +60,31 @@ class ArchiveDirectory:
     def _write(self, name: str, plan_id: str, records: Sequence[Recorded]) -> Archive:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         part, path = self.directory / f".{name}.part", self.directory / name
-        writer = ArchiveWriter.open(part, {"plan_id": plan_id, "created_at": _now()})
         try:
-            for chunk in _chunks(records):
-                writer.write(chunk)
-            writer.finish()
-        finally:
-            writer.close()
-        _sync(part)
-        digest = _digest(records)
-        verify_archive(part)
-        if content_digest(part) != digest:
-            raise ArchiveError(f"{part} does not hold what was written to it")
-        archive = Archive(name=name, sha256=_sha256(part), bytes=part.stat().st_size, digest=digest)
-        part.replace(path)
+            archive = _proven(part, name, plan_id, records)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)  # a disk that is full must not get fuller
+            raise
         _sync(self.directory)
         return archive
+
+
+def _proven(part: Path, name: str, plan_id: str, records: Sequence[Recorded]) -> Archive:
+    """Write a file to the disk, and read it back."""
+    writer = ArchiveWriter.open(part, {"plan_id": plan_id, "created_at": _now()})
+    try:
+        for chunk in _chunks(records):
+            writer.write(chunk)
+        writer.finish()
+    finally:
+        writer.close()
+    _sync(part)
+    digest = _digest(records)
+    verify_archive(part)
+    if content_digest(part) != digest:
+        raise ArchiveError(f"{part} does not hold what was written to it")
+    return Archive(name=name, sha256=_sha256(part), bytes=part.stat().st_size, digest=digest)
 
 
 def retention_rules(settings: Settings) -> NodeRetention:

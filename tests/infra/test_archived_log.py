@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from agentos.domain.archive import ArchiveError
 from agentos.domain.log import Recorded, TailBatch
 from agentos.infra import archived_log
+from agentos.infra.archive import ArchiveWriter
 from agentos.infra.archived_log import archived, merged_tail
 from agentos.infra.memory.log import MemoryLog
 from agentos.infra.retention import ArchiveDirectory
@@ -99,3 +100,25 @@ async def test_a_log_without_what_went_is_the_rest() -> None:
     await log.purge(run("b"), through=2)
     merged = merged_tail(log.tail(after=0), iter(gone))
     assert [record.position for record in await past(merged)] == [1, 2, 3]
+
+
+WRITE = ArchiveWriter.write
+
+
+def _full(self: ArchiveWriter, records: Sequence[Recorded]) -> None:
+    raise OSError("no space left on device")
+
+
+def _less(self: ArchiveWriter, records: Sequence[Recorded]) -> None:
+    WRITE(self, records[:1])
+
+
+@pytest.mark.parametrize("broken", [_full, _less])
+async def test_what_could_not_be_written_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: object
+) -> None:
+    directory = ArchiveDirectory(tmp_path)
+    monkeypatch.setattr(ArchiveWriter, "write", broken)
+    with pytest.raises((OSError, ArchiveError)):
+        await directory.write("a.log.gz", "ret_1", records([1, 2]))
+    assert directory.unnamed([]) == []

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agentos.infra.retention import ArchiveDirectory, archive_directory, retention_rules
 from agentos.infra.settings import (
     NodeNotStartedError,
     Settings,
@@ -202,3 +203,37 @@ def test_masking_hides_passwords_in_every_form() -> None:
     assert mask("host=h password=pw user=u", "password") == "host=h password=******** user=u"
     assert mask("nats://h:4222", "password") == "nats://h:4222"
     assert mask("anything", "all") == "********"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"RETENTION_RUNS": "soon"}, "'soon' is no age"),
+        ({"RETENTION_RUNS": "0d"}, "is no age"),
+        ({"RETENTION_USAGE": "90d", "RETENTION_ARCHIVE": "none"}, "bills"),
+        ({"RETENTION_AUDIT": "90d"}, "is not a setting"),
+        ({"RETENTION_EVERY_S": "0"}, "whole number"),
+    ],
+)
+def test_retention_that_cannot_be_is_refused(load: Load, change: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        load(**change)
+
+
+def test_retention_is_off_by_default_and_short_only_for_trials(
+    load: Load, prod: dict[str, str]
+) -> None:
+    assert retention_rules(load()).ages == {}
+    assert retention_rules(load(RETENTION_RUNS="2s")).ages == {"runs": 2000}
+    with pytest.raises(SettingsError, match="1d at least"):
+        load(**prod, RETENTION_RUNS="23h")
+    assert retention_rules(load(**prod, RETENTION_RUNS="1d")).ages == {"runs": 86_400_000}
+
+
+def test_archives_go_where_the_settings_say(load: Load, tmp_path: Path) -> None:
+    settings = load()
+    assert archive_directory(settings) == ArchiveDirectory(settings.data_dir / "archive")
+    assert archive_directory(load(RETENTION_ARCHIVE="none")) is None
+    relative = load(RETENTION_ARCHIVE="kept")
+    assert archive_directory(relative) == ArchiveDirectory(tmp_path / "kept")
+    assert relative.child_environment()["AGENTOS_RETENTION_ARCHIVE"] == str(tmp_path / "kept")
