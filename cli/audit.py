@@ -120,7 +120,8 @@ def verify(
         )
     else:
         bad = found["first_bad"]
-        typer.echo(f"{found['tenant_id']}: record {bad['sequence']} is bad: {bad['reason']}")
+        which = f"record {bad['sequence']}" + (f" ({bad['audit_id']})" if bad["audit_id"] else "")
+        typer.echo(f"{found['tenant_id']}: {which} is bad: {bad['reason']}")
     if not found["ok"]:
         raise typer.Exit(FAILED)
 
