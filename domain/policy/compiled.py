@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from agentos.domain.policy.conditions import Test, test_of
 from agentos.domain.policy.document import Effect, PolicyDocument, Rule
 from agentos.domain.policy.errors import PolicyProblemError
-from agentos.domain.policy.facts import Facts
+from agentos.domain.policy.facts import Direction, Facts
 from agentos.domain.policy.kinds import GROUPS, KINDS, NEED_A_MODEL, RECOGNISERS, expand
 from agentos.domain.policy.names import NameFinder, is_fixed, name_recognisers
 from agentos.domain.policy.patterns import MAX_STEPS_OF_ALL, compile_pattern
@@ -36,6 +36,7 @@ class CompiledRule:
     effect: Effect
     test: Test
     kinds: frozenset[str] | None
+    directions: frozenset[Direction] | None = None
 
 
 class Plan:
@@ -152,6 +153,10 @@ class CompiledPolicy:
                 return verdict.refused(f"cannot_redact:{redaction.field}")
         return verdict
 
+    def concerns(self, direction: Direction) -> bool:
+        """Whether any rule could hold in this direction; if none could, there is nothing to ask."""
+        return any(rule.directions is None or direction in rule.directions for rule in self._rules)
+
     def findings(self, text: str) -> Counter[str]:
         """Return how often each kind that any rule looks for is in a text."""
         return Counter(match.kind for match in self._wanted.find(text))
@@ -195,7 +200,13 @@ def compile_policy(
     """
     patterns = _patterns(document)
     rules = [
-        CompiledRule(rule.name, rule.effect, test_of(rule), _kinds(rule, finder is not None))
+        CompiledRule(
+            rule.name,
+            rule.effect,
+            test_of(rule),
+            _kinds(rule, finder is not None),
+            _directions(rule),
+        )
         for rule in document.rules
     ]
     if finder is None or not any(rule.kinds and rule.kinds & {*NEED_A_MODEL} for rule in rules):
@@ -203,6 +214,11 @@ def compile_policy(
         return CompiledPolicy(policy_id, version, rules, search)
     search = Search((*patterns, *RECOGNISERS, *name_recognisers(finder)))
     return CompiledPolicy(policy_id, version, rules, search, finder)
+
+
+def _directions(rule: Rule) -> frozenset[Direction] | None:
+    named = rule.when.direction
+    return None if named is None else frozenset(named)
 
 
 def _kinds(rule: Rule, has_model: bool) -> frozenset[str] | None:

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from pydantic_core import to_json
 
 from agentos.domain.errors import AgentOSError
+from agentos.domain.policy.texts import Field
 from agentos.domain.ports import ContentKeys, EmbedRequest, ModelAnswer, ModelRequest
 from agentos.domain.privacy.bodies import BodyStore, CallBody, body_digest, body_place
 from agentos.domain.tenant.tenant import Tenant, tenant_ref
@@ -16,7 +17,6 @@ from agentos.gateways.http.followed import Followed
 from agentos.gateways.http.metrics import Metrics
 from agentos.gateways.model_policy.calls import Caller
 from agentos.gateways.model_policy.content import (
-    Field,
     call_fields,
     chat_fields,
     embed_fields,

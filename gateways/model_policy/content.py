@@ -5,12 +5,12 @@ what a caller wrote in it but plain names: another name is its number among its 
 """
 
 import hashlib
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from agentos.domain.policy.names import FIXED
+from agentos.domain.policy.texts import Field, Rewrite, collect, rewritten
 from agentos.domain.ports import (
     ChatMessage,
     EmbedRequest,
@@ -18,10 +18,6 @@ from agentos.domain.ports import (
     RequestedToolCall,
     ToolOffer,
 )
-
-Field = tuple[str, str]
-Rewrite = Callable[[str, str], str]
-PLAIN: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,31}\Z")
 
 
 def chat_fields(request: ModelRequest) -> list[Field]:
@@ -86,7 +82,7 @@ def rewritten_chat(request: ModelRequest, rewrite: Rewrite) -> ModelRequest:
     tools = [_rewritten_tool(tool, index, rewrite) for index, tool in enumerate(request.tools)]
     form = request.response_format
     if form:
-        form = _rewritten(form, "response_format", rewrite)
+        form = rewritten(form, "response_format", rewrite)
     stop = tuple(rewrite(f"stop[{at}]", s) if s else s for at, s in enumerate(request.stop))
     return replace(request, messages=messages, tools=tools, response_format=form, stop=stop)
 
@@ -104,7 +100,7 @@ def rewritten_calls(
     return tuple(
         replace(
             call,
-            arguments=_rewritten(call.arguments, f"{prefix}tool_calls[{index}].arguments", rewrite),
+            arguments=rewritten(call.arguments, f"{prefix}tool_calls[{index}].arguments", rewrite),
         )
         for index, call in enumerate(calls)
     )
@@ -133,7 +129,7 @@ def _rewritten_tool(tool: ToolOffer, index: int, rewrite: Rewrite) -> ToolOffer:
     return replace(
         tool,
         description=rewrite(f"{place}.description", said) if said else said,
-        input_schema=_rewritten(tool.input_schema, f"{place}.input_schema", rewrite),
+        input_schema=rewritten(tool.input_schema, f"{place}.input_schema", rewrite),
     )
 
 
@@ -154,45 +150,5 @@ def _rewritten_id(field: str, call_id: str, rewrite: Rewrite) -> str:
 def _add(fields: list[Field], place: str, value: Any, path: str, *names: str) -> None:
     """Add the texts in a value, and behind them its names as one text: each once, in a line."""
     found = dict.fromkeys(names)
-    _collect(value, path, fields, found)
+    collect(value, path, fields, found)
     fields.append((place + FIXED, "\n".join(found)))
-
-
-def _collect(value: Any, path: str, fields: list[Field], names: dict[str, None]) -> None:
-    if isinstance(value, str):
-        if value:
-            fields.append((path, value))
-    elif isinstance(value, Mapping):
-        for index, (name, inner) in enumerate(value.items()):
-            names[name] = None
-            _collect(inner, path + _step(name, index), fields, names)
-    elif isinstance(value, Sequence):
-        for index, inner in enumerate(value):
-            _collect(inner, f"{path}[{index}]", fields, names)
-    elif _is_number(value):
-        fields.append((path, str(value)))
-
-
-def _rewritten(value: Any, path: str, rewrite: Rewrite) -> Any:
-    if isinstance(value, str):
-        return rewrite(path, value) if value else value
-    if isinstance(value, Mapping):
-        return {
-            name: _rewritten(inner, path + _step(name, index), rewrite)
-            for index, (name, inner) in enumerate(value.items())
-        }
-    if isinstance(value, Sequence):
-        return [_rewritten(inner, f"{path}[{i}]", rewrite) for i, inner in enumerate(value)]
-    if _is_number(value):
-        text = str(value)
-        changed = rewrite(path, text)
-        return value if changed == text else changed
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _step(name: str, index: int) -> str:
-    return f".{name}" if PLAIN.match(name) else f"[{index}]"

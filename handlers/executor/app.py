@@ -25,6 +25,7 @@ from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.jetstream.queue import JetStreamQueue
 from agentos.infra.jetstream.signals import NatsSignals
 from agentos.infra.models.gateway_client import GatewayModels
+from agentos.infra.names import installed_names
 from agentos.infra.privacy.build import content_keys
 from agentos.infra.privacy.sealed_log import SealedLog
 from agentos.infra.settings import Settings
@@ -77,7 +78,7 @@ async def serve(settings: Settings) -> None:
         allow_private=settings.http_fetch_allow_private,
         probe_dir=settings.probe_dir,
     )
-    gate = ToolGate(event_log, NatsCommandBus(client), clock)
+    gate = ToolGate(event_log, NatsCommandBus(client), clock, installed_names())
     bench = Bench(
         worker_id=new_id("wrk"),
         log=event_log,

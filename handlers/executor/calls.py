@@ -9,13 +9,16 @@ from agentos.domain.auth import AuthContext
 from agentos.domain.envelope import fits_a_line
 from agentos.domain.errors import (
     AgentOSError,
+    DependencyUnavailableError,
     ForbiddenError,
     InterruptedRunError,
     ProviderError,
     TimedOutError,
     ToolFailedError,
 )
+from agentos.domain.policy.facts import Facts
 from agentos.domain.ports import (
+    CallOrigin,
     Clock,
     ModelAnswer,
     ModelPort,
@@ -37,6 +40,9 @@ from agentos.domain.run.events import (
     ToolCallCompleted,
 )
 from agentos.handlers.executor.gate import ToolGate
+from agentos.handlers.executor.tool_policy import governed_output
+
+RETRY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +151,17 @@ def _policy(outside: Outside, call: RequestedToolCall) -> CallPolicy | None:
 
 
 async def call_tool(
-    outside: Outside, auth: AuthContext, call: ToolCall, *, was_begun: bool
+    outside: Outside,
+    auth: AuthContext,
+    call: ToolCall,
+    *,
+    was_begun: bool,
+    origin: CallOrigin | None = None,
 ) -> ToolCallCompleted:
     """Make one tool call within its time; a failure is a result too.
 
-    A call that an earlier attempt has begun is settled by its tool's nature. Raises
+    Its output passes the tenant's policy before it is a result; `origin` says of which run and
+    agent it is. A call that an earlier attempt has begun is settled by its tool's nature. Raises
     `InterruptedRunError` when that is for a person to decide.
     """
     began = outside.clock.now_ms()
@@ -161,6 +173,8 @@ async def call_tool(
                 await outside.gate.admit(auth, call)
             output = await _settle(outside, auth, call, was_begun)
         _require_writable(output)
+        if outside.gate is not None:
+            output = await _passed(outside, outside.gate, auth, call, origin, output)
     except TimeoutError:
         error = TimedOutError("the tool took too long")
     except InterruptedRunError:
@@ -175,6 +189,40 @@ async def call_tool(
         duration_ms=max(0, outside.clock.now_ms() - began),
         error=None if error is None else error_info(error),
     )
+
+
+async def _passed(
+    outside: Outside,
+    gate: ToolGate,
+    auth: AuthContext,
+    call: ToolCall,
+    origin: CallOrigin | None,
+    output: Any,
+) -> Any:
+    """Return the output as policy lets it be used. Raises `PolicyBlockedError`.
+
+    The call was made: a log that is away is waited for, as it is for the result.
+    """
+    while True:
+        try:
+            policy = await gate.output_policy(auth.tenant_id)
+            break
+        except DependencyUnavailableError:
+            await asyncio.sleep(RETRY_S)
+    if policy is None:
+        return output
+    context = auth.policy_context
+    facts = Facts(
+        tool=call.tool_id,
+        data_classification=context.data_classification,
+        region=context.region,
+        purpose=context.purpose,
+        now_ms=outside.clock.now_ms(),
+        agent_id=origin.agent_id if origin else None,
+        principal_id=auth.principal.principal_id,
+        labels=origin.labels if origin else {},
+    )
+    return await governed_output(policy, output, facts)
 
 
 def _require_writable(output: Any) -> None:

@@ -18,7 +18,7 @@ from agentos.domain.errors import (
     TimedOutError,
 )
 from agentos.domain.log import Commit, Lease, Recorded, make_commit
-from agentos.domain.ports import EventLog, ModelRequest, ToolSpec, WorkItem
+from agentos.domain.ports import CallOrigin, EventLog, ModelRequest, ToolSpec, WorkItem
 from agentos.domain.run.advance import Plan, Work, advance, error_info, make_plan, run_deadline
 from agentos.domain.run.events import (
     ErrorInfo,
@@ -215,15 +215,26 @@ class Execution:
 
     def _begin(self, work: Work, begun: set[str]) -> set[asyncio.Task[ToolCallCompleted]]:
         """Start the calls that are not in hand yet."""
-        outside, auth = self._bench.outside, self._run.auth()
+        outside, auth, origin = self._bench.outside, self._run.auth(), self._origin()
         calls = [call for call in work.tools if call.tool_call_id not in begun]
         begun.update(call.tool_call_id for call in calls)
         return {
             asyncio.create_task(
-                call_tool(outside, auth, call, was_begun=call.tool_call_id in self._begun)
+                call_tool(
+                    outside,
+                    auth,
+                    call,
+                    was_begun=call.tool_call_id in self._begun,
+                    origin=origin,
+                )
             )
             for call in calls
         }
+
+    def _origin(self) -> CallOrigin:
+        run = self._run
+        labels = run.created.context.get("labels") or {}
+        return CallOrigin(run.agent_id, run.ref.aggregate_id, labels)
 
     async def _write(self, stage: Stage) -> Work:
         """Stage, decide what follows, append; again on the fresh run when it has moved."""

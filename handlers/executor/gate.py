@@ -1,4 +1,4 @@
-"""What a tenant's entitlements and rates say of a tool call, before it is made."""
+"""What a tenant's entitlements, rates and policy say of a tool call."""
 
 import asyncio
 from collections import OrderedDict
@@ -7,9 +7,12 @@ from typing import Final
 from agentos.domain.auth import AuthContext
 from agentos.domain.envelope import NO_TRACE
 from agentos.domain.errors import QuotaExceededError, error_from_wire
+from agentos.domain.policy.compiled import CompiledPolicy
+from agentos.domain.policy.names import NameFinder
 from agentos.domain.ports import Clock, CommandBus, EventLog, ToolCall
 from agentos.domain.tenant.tenant import Tenant, tenant_ref
 from agentos.domain.times import to_ms
+from agentos.handlers.executor.tool_policy import ToolPolicies
 
 FRESH_S: Final = 1.0
 CACHED: Final = 10_000
@@ -18,11 +21,14 @@ CACHED: Final = 10_000
 class ToolGate:
     """Asks the log for the tenant at most once a second, and the ledger only where a rate is."""
 
-    def __init__(self, log: EventLog, bus: CommandBus, clock: Clock) -> None:
+    def __init__(
+        self, log: EventLog, bus: CommandBus, clock: Clock, finder: NameFinder | None = None
+    ) -> None:
         self._log = log
         self._bus = bus
         self._clock = clock
         self._tenants: OrderedDict[str, tuple[float, Tenant]] = OrderedDict()
+        self._policies = ToolPolicies(log, finder)
 
     async def tenant(self, tenant_id: str) -> Tenant:
         """Return the tenant, at most a second old."""
@@ -35,6 +41,10 @@ class ToolGate:
         if len(self._tenants) > CACHED:
             self._tenants.popitem(last=False)
         return tenant
+
+    async def output_policy(self, tenant_id: str) -> CompiledPolicy | None:
+        """Return the policy of the tenant's tool outputs, `None` where it has no rule for them."""
+        return await self._policies.of(await self.tenant(tenant_id))
 
     async def admit(self, auth: AuthContext, call: ToolCall) -> None:
         """Return when the call may be made; calls over the rate wait for the next minute."""
