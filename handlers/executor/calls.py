@@ -213,6 +213,7 @@ async def _passed(
         return output
     context = auth.policy_context
     facts = Facts(
+        direction="tool_output",
         tool=call.tool_id,
         data_classification=context.data_classification,
         region=context.region,

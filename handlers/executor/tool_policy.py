@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import replace
 from typing import Any, Final
 
 from agentos.domain.errors import PolicyBlockedError
@@ -83,7 +82,6 @@ async def governed_output(policy: CompiledPolicy, output: Any, facts: Facts) -> 
     if policy.finder is not None:
         await policy.finder.prepare([text for _, text in fields])
     fields.append((PLACE + FIXED, "\n".join(names)))
-    facts = replace(facts, direction="tool_output")
     if sum(len(text) for _, text in fields) > LONG:
         verdict = await asyncio.to_thread(policy.check, fields, facts)
     else:

@@ -160,5 +160,5 @@ async def test_a_long_output_is_looked_at_beside_the_loop() -> None:
     document = PolicyDocument.model_validate({"name": "p", "rules": [HIDE]})
     policy = compile_policy("pol_a", "1", document)
     text = "x" * 70_000 + " ann@example.com"
-    said = await governed_output(policy, [text], Facts(tool="tool.a"))
+    said = await governed_output(policy, [text], Facts(direction="tool_output", tool="tool.a"))
     assert said[0].endswith(" [EMAIL]")
