@@ -236,7 +236,7 @@ async def test_a_restart_floods_nobody(traced: Traced) -> None:
     """What was sent is not sent again, but for the last moments."""
     await run(traced, "calculate 6 * 7", "f" * 32)
     await traced.collector.until(lambda _: len(traced.of("f" * 32)) >= 6)
-    tracer = traced.node.processes.pop("tracer")
+    tracer = traced.node.processes["tracer"]
     tracer.terminate()
     await asyncio.to_thread(tracer.wait, 30)
     before = len(traced.collector.spans)
