@@ -75,7 +75,7 @@ def test_a_broker_that_is_down_is_exit_code_3(
     node: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node.stop()
-    monkeypatch.setattr("agentos.cli.replay.CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("agentos.cli.replay_rebuild.CONNECT_TIMEOUT_S", 0.5)
     result = CliRunner().invoke(app, ["rebuild"])
     assert result.exit_code == 3
     assert "agentos up" in result.stderr

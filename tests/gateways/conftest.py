@@ -59,7 +59,7 @@ def token(**claims: Any) -> str:
     full: dict[str, Any] = {
         "iss": ISSUER,
         "aud": AUDIENCE,
-        "exp": time.time() + 600,
+        "exp": time.time() + 86_400,  # made at import, used at the end of a long day
         "tenant_id": TENANT,
         "sub": "usr_a",
         "roles": ["tenant_user"],
