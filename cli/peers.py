@@ -77,9 +77,14 @@ def _notes(peer: dict[str, Any]) -> list[str]:
         f"by {f['by']}, after a cut of {f['cut_ms'] / 1000:.1f} s, at {f['at']}"
         for f in copies.get("filled", ())
     ]
-    leaf = peer.get("leaf", {"state": "live"})
-    down = [f"link down: {peer['stack_id']} since {leaf['since']}: {leaf['reason']}"]
-    return (down if leaf["state"] == "down" else []) + gaps + filled
+    return _link_notes(peer) + gaps + filled
+
+
+def _link_notes(peer: dict[str, Any]) -> list[str]:
+    leaf = peer.get("leaf")
+    if leaf is None or leaf["state"] != "down":
+        return []
+    return [f"link down: {peer['stack_id']} since {leaf['since']}: {leaf['reason']}"]
 
 
 @app.command()
