@@ -67,7 +67,7 @@ def prepare(settings: Settings, steps: list[str]) -> int:
 
     try:
         asyncio.run(work())
-    except Exception as exc:
+    except Exception as exc:  # the outermost: whatever it is, `up` hears why, and it goes on up
         message = str(exc) or type(exc).__name__
         name = type(exc).__name__
         _report(failed=_FAILED.get(name, "log"), message=message, next=_NEXT.get(name, _LOGS))

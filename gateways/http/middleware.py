@@ -57,7 +57,7 @@ class Doorway:
             limit = self._larger.get(scope["path"], self._max_body_bytes)
             limited = limited_receive(scope, receive, limit)
             await self._app.router(scope, limited, send_marked)
-        except Exception as exc:
+        except Exception as exc:  # the outermost of a request: every failure has its answer
             error = as_our_error(exc, call.log_fields())
             if call.status:
                 raise

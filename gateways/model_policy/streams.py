@@ -83,7 +83,7 @@ class StreamedAnswer:
                 error = DependencyUnavailableError("the gateway stops", dependency="gateway")
                 await outlet.finish(frames.failure(error, correlation_id))
             raise
-        except Exception as exc:
+        except Exception as exc:  # behind the head only the stream itself can say what failed
             if not outlet.has_begun:
                 raise
             failure = frames.failure(as_our_error(exc, call.log_fields()), correlation_id)

@@ -90,7 +90,7 @@ class Worker:
             log.info("lease lost", **execution.log_fields(), reason=str(lost))
         except AgentOSError as error:
             log.warning("run put back", **execution.log_fields(), error=str(error))
-        except Exception:
+        except Exception:  # the outermost of a run: it fails, the worker goes on
             log.exception("run broke", **execution.log_fields())
             await self._break(execution)
         finally:

@@ -26,7 +26,7 @@ async def answer_errors(
         return _answer(error)
     except ValidationError as invalid:
         return _answer(invalid_request(invalid))
-    except Exception:
+    except Exception:  # the outermost of a command: a caller without a reply would wait
         log.exception("command broke", command=name, **_whose(message))
         return _answer(InternalError("the handler broke"))
 
