@@ -57,10 +57,12 @@ class TcpProxy:
         """End everything."""
         if self._server is not None:
             self._server.close()
-        self._abort()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        left = list(self._writers)
+        self._abort()
+        await asyncio.gather(*(w.wait_closed() for w in left), return_exceptions=True)
 
     def _abort(self) -> None:
         for writer in list(self._writers):
@@ -99,5 +101,4 @@ class TcpProxy:
                     await asyncio.sleep(self.delay_s)
                 sink.write(piece)
                 await sink.drain()
-        sink.close()
-        self._writers.discard(sink)
+        sink.close()  # and kept: one whose other end reads no more closes only when aborted

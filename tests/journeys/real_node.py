@@ -284,6 +284,12 @@ class Client:
                     return event
         raise AssertionError(f"{run_id} ended without {event_type}")
 
+    async def open_streams(self) -> float:
+        """Return how many event streams the gateway says are open."""
+        async with self.http.get("/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        return float(next(n for n in lines if n.startswith("agentos_sse_streams ")).split()[1])
+
     async def is_ready(self) -> bool:
         """Return whether `/readyz` is 200 now."""
         try:
