@@ -64,6 +64,7 @@ class Connection(Client):
         self._inbox_bytes = 0
         self._up = asyncio.Event()
         self._last_error = ("", 0.0)
+        self._is_let_go = False
         self.on_lost: set[Callable[[], None]] = set()
 
     # Life
@@ -141,6 +142,21 @@ class Connection(Client):
         await self._report(error)
         if "permissions violation" not in err_msg:
             await self._process_op_err(error)
+
+    async def _connect_to_server(self, s: Any) -> None:
+        """Connect, unless it is let go.
+
+        An attempt may swallow its cancellation; the next one would make the state
+        `reconnecting` again, for ever.
+        """
+        if self._is_let_go:
+            raise asyncio.CancelledError
+        await super()._connect_to_server(s)
+
+    async def close(self) -> None:
+        """Close it for good, in the middle of a reconnect too."""
+        self._is_let_go = True
+        await super().close()
 
     async def _process_op_err(self, e: Exception) -> None:
         """Drop what a frozen broker never took, else closing its socket would wait for it."""
