@@ -9,7 +9,7 @@ in between, which is what the log's speed rests on. It leans on these parts of n
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import count
 from typing import Any, Final, NamedTuple
 
@@ -304,8 +304,8 @@ async def connect(
 
 async def bounded_close(connection: Connection, timeout: float = 2.0) -> None:
     """Close a connection, and do not wait longer than `timeout` seconds for it."""
-    closing: Awaitable[None] = connection.close()
     try:
-        await asyncio.wait_for(closing, timeout)
+        async with asyncio.timeout(timeout):  # `wait_for` may swallow a cancellation
+            await connection.close()
     except TimeoutError:
         logger.warning("nats: closing took longer than %s s", timeout)

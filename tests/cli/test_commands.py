@@ -103,7 +103,8 @@ def test_up_shows_its_phases_is_idempotent_and_reports(terminal: Terminal) -> No
 
 
 def test_status_has_the_contracts_shape(terminal: Terminal) -> None:
-    terminal.run("up", "--mode", "dev")
+    up = terminal.run("up", "--mode", "dev")
+    assert up.exit_code == 0, up.output
     result = terminal.run("status", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)

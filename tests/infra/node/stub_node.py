@@ -11,24 +11,21 @@ from threading import Thread
 from agentos.infra.node.child import Spec
 from agentos.infra.node.leftovers import SUPERVISOR_MODULE
 from agentos.infra.node.paths import NodePaths
-from agentos.infra.node.ports import pick_port
 from agentos.infra.node.supervisor import Supervisor
 from agentos.infra.settings import Settings
+from tests.infra.embedded import reserved_port
 
 ROOT = Path(__file__).parents[3]
 
 
 def environment(data: Path, **more: str) -> dict[str, str]:
     """Return the environment of a node in `data`, on ports of its own."""
-    first = pick_port()
-    second = pick_port(avoid=frozenset({first}))
-    third = pick_port(avoid=frozenset({first, second}))
     own = {
         "AGENTOS_DATA_DIR": str(data),
         "AGENTOS_REPORTS_DIR": str(data.parent / f"{data.name}-reports"),
-        "AGENTOS_ORCHESTRATOR_PORT": str(first),
-        "AGENTOS_MODEL_POLICY_PORT": str(second),
-        "AGENTOS_FEDERATION_PORT": str(third),
+        "AGENTOS_ORCHESTRATOR_PORT": str(reserved_port()),
+        "AGENTOS_MODEL_POLICY_PORT": str(reserved_port()),
+        "AGENTOS_FEDERATION_PORT": str(reserved_port()),
         "AGENTOS_DURABILITY": "process",
         "PYTHONPATH": str(ROOT),
     }
