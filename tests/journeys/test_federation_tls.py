@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 
 from agentos.infra.federation.tls import own_context
@@ -124,6 +125,7 @@ def test_a_bad_peers_file_stops_the_start_with_line_and_field() -> None:
         done = node.command("up", "--mode", "dev")
         assert done.returncode == 1
         assert "peers.json:2: peers.0.stack_id" in done.stdout + done.stderr
+        psutil.wait_procs(node.own_processes(), timeout=20)  # the supervisor is just ending
         assert not node.own_processes()
     finally:
         node.remove()
