@@ -86,13 +86,17 @@ def link_accounts(links: Links) -> str:
 
 
 def leafnodes_block(links: Links) -> str:
-    """Return where leaf nodes come in and where this broker is one; empty for neither."""
+    """Return where leaf nodes come in and where this broker is one; empty for neither.
+
+    Brokers neither tell nor take addresses: a leaf node goes where its peers file says, which
+    may be through a tunnel or a proxy, and not to what the other broker believes it listens on.
+    """
     remotes = [link for link in links.links if link.leaf_url]
     if not (remotes or links.listen):
         return ""
     lines = [f"  reconnect: {RECONNECT}\n"]
     if links.listen:
-        lines.append(f"  listen: {_q(links.listen)}\n")
+        lines.append(f"  listen: {_q(links.listen)}\n  no_advertise: true\n")
         if links.tls:
             lines.append(f"  tls: {_tls(links.tls, verify=True)}\n")
     if remotes:
@@ -180,7 +184,8 @@ def _remote(link: Link, links: Links) -> str:
     scheme = "tls" if url.scheme == "tls" else "nats-leaf"
     tls = f", tls: {_tls(links.tls, verify=False)}" if scheme == "tls" and links.tls else ""
     where = _q(f"{scheme}://{user}:{password}@{url.netloc}")
-    return f"{{urls: [{where}], account: {_q(f'FROM_{link.stack_id}')}{tls}}}"
+    account = _q(f"FROM_{link.stack_id}")
+    return f"{{urls: [{where}], ignore_discovered_servers: true, account: {account}{tls}}}"
 
 
 def _tls(files: tuple[str, str, str], *, verify: bool) -> str:

@@ -93,6 +93,22 @@ async def test_given_is_taken_once_across_cuts_and_the_death_of_a_broker() -> No
             await inbox.close()
 
 
+async def test_a_leaf_goes_where_its_file_says_and_nowhere_else() -> None:
+    async with linked() as both:
+        outbox, inbox = both.given(), both.taken()
+        try:
+            assert await outbox.position() is None
+            await live(inbox)
+            both.proxy.cut()
+            until = both.proxy.accepted + 4  # tries of the leaf; the other broker itself is up
+            async with asyncio.timeout(30):
+                while both.proxy.accepted < until or not await inbox.why_down():  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+        finally:
+            await outbox.close()
+            await inbox.close()
+
+
 async def test_what_is_not_struck_off_comes_to_the_next_process() -> None:
     async with linked() as both:
         outbox, first = both.given(), both.taken()
