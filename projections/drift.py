@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, LiteralString
 
 from psycopg import IsolationLevel, OperationalError, sql
+from psycopg.errors import UndefinedTable
 
 from agentos.domain.errors import DependencyUnavailableError
 from agentos.domain.log import Recorded
@@ -50,7 +51,7 @@ class Drift:
 class DriftCheck:
     """Refolds a sample for ever. `report` is told of every drift that is found.
 
-    It has two connections of its own; whatever is away is waited for.
+    It has two connections of its own; whatever is away, or not made yet, is waited for.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class DriftCheck:
             await asyncio.sleep(self._every_s)
             try:
                 await self._session()
-            except (OperationalError, DependencyUnavailableError) as exc:
+            except (OperationalError, UndefinedTable, DependencyUnavailableError) as exc:
                 logger.info("the drift check waits: %s", str(exc).strip())
 
     async def _session(self) -> None:
@@ -121,26 +122,19 @@ class DriftCheck:
 
     async def check(self, ref: StreamRef, live: Connection, scratch: Connection) -> list[Drift]:
         """Return where the rows of an aggregate are not those that the log gives."""
-        records = await self._log.read(ref)
-        if not records or len(records) > LARGEST:
-            return []
         self.checked += 1
         found: list[Drift] = []
         for projector in self._projectors:
             if projector.kind == ref.kind:
-                found += await self._check(projector, ref, records, live, scratch)
+                found += await self._check(projector, ref, live, scratch)
         return found
 
     async def _check(
-        self,
-        projector: Projector,
-        ref: StreamRef,
-        records: Sequence[Recorded],
-        live: Connection,
-        scratch: Connection,
+        self, projector: Projector, ref: StreamRef, live: Connection, scratch: Connection
     ) -> list[Drift]:
         position, there = await _live_rows(live, projector, ref)
-        if position < records[0].position:
+        records = await self._log.read(ref)  # behind the rows: it has all that they are made of
+        if not records or len(records) > LARGEST or position < records[0].position:
             return []
         known = [record for record in records if record.position <= position]
         would_be = await _folded_rows(scratch, projector, ref, known)

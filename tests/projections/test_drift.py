@@ -92,10 +92,64 @@ async def test_it_looks_while_the_projector_writes(
             await asyncio.sleep(0.02)
         await reached(runner, position)
         async with asyncio.timeout(30):
-            while check.checked < 40:  # noqa: ASYNC110 - it counts, nothing is told
+            while check.checked < 40:
+                assert not task.done(), task
                 await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+    assert found == []
+
+
+async def test_what_is_written_between_its_two_looks_is_no_drift(
+    dsn: str, pool: Pool, stream_log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = Script().play(RUNS).records
+    of_one = [record for record in records if record.ref == records[0].ref]
+    assert len(of_one) > 2
+    runner = ProjectionRunner(stream_log, dsn, pace_s=0)
+    found: list[Drift] = []
+    check = DriftCheck(stream_log, dsn, found.append, every_s=0, sample=1)
+    read, later = stream_log.read, of_one[1:]
+
+    async def slow_read(ref: StreamRef) -> object:
+        got = await read(ref)
+        if later:  # the projector is faster than the check
+            await reached(runner, await append(stream_log, [later.pop(0)]))
+        return got
+
+    monkeypatch.setattr(stream_log, "read", slow_read)
+    async with running(runner):
+        await reached(runner, await append(stream_log, of_one[:1]))
+        task = asyncio.create_task(check.run())
+        async with asyncio.timeout(30):
+            while later or check.checked < 10:
+                assert not task.done(), task
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert found == []
+
+
+async def test_it_waits_for_tables_that_are_not_made_yet(
+    dsn: str, pool: Pool, stream_log: JetStreamLog
+) -> None:
+    position = await append(stream_log, Script().play(RUNS).records)
+    found: list[Drift] = []
+    check = DriftCheck(stream_log, dsn, found.append, every_s=0.01)
+    task = asyncio.create_task(check.run())
+    async with asyncio.timeout(30):
+        while not check.checked:  # noqa: ASYNC110 - counted before it looks
+            await asyncio.sleep(0.01)
+    runner = ProjectionRunner(stream_log, dsn, pace_s=0)
+    async with running(runner):
+        await reached(runner, position)
+        before = check.checked
+        async with asyncio.timeout(30):
+            while check.checked < before + 10:
+                assert not task.done(), task
+                await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     assert found == []
 
 
