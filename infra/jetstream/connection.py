@@ -3,7 +3,8 @@
 `Connection` is nats-py's client with a short way in and out. A direct subscription's handler
 is called from the parser itself, with raw bytes: no queue, no task and no header dictionary
 in between, which is what the log's speed rests on. It leans on these parts of nats-py
-(2.16): `_process_msg`, `_process_err`, `_process_op_err`, `_pending`, `_flush_queue`.
+(2.16): `_process_msg`, `_process_err`, `_process_op_err`, `_pending`, `_flush_queue`,
+`_pings_outstanding`.
 """
 
 import asyncio
@@ -191,6 +192,7 @@ class Connection(Client):
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
+        self._pings_outstanding = 0  # it lives: its answer to a ping may stand far behind
         handler = self._direct.get(sid)
         if handler is None:
             await super()._process_msg(sid, subject, reply, data, headers)

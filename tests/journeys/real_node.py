@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -217,9 +218,18 @@ class Client:
                 await asyncio.sleep(0.05)
 
     async def start(self, text: str, agent: str = "agt_demo", **more: Any) -> str:
-        """Start a run that must be accepted; returns its id."""
+        """Start a run that must be accepted; returns its id.
+
+        What the node cannot do for the moment is asked for again under the same key.
+        """
         body = {"input": {"type": "text", "text": text}, **more}
-        status, answer = await self.ask("POST", f"/v1/agents/{agent}/runs", json=body)
+        path, key = f"/v1/agents/{agent}/runs", {"Idempotency-Key": secrets.token_hex(8)}
+        until = time.monotonic() + REFUSED_S
+        while True:
+            status, answer = await self.ask("POST", path, json=body, headers=key)
+            if status != 503 or time.monotonic() > until:
+                break
+            await asyncio.sleep(0.05)
         assert status in (200, 201), answer
         run_id: str = answer["run"]["run_id"]
         return run_id

@@ -7,6 +7,7 @@ import pytest
 
 from agentos.domain.auth import system_auth
 from agentos.domain.errors import DependencyUnavailableError
+from agentos.infra.jetstream import connection as connection_module
 from agentos.infra.jetstream.bus import NatsCommandBus
 from agentos.infra.jetstream.connection import DisconnectedError, bounded_close, connect
 from agentos.infra.jetstream.signals import NatsSignals
@@ -59,6 +60,40 @@ async def test_a_frozen_broker_is_noticed_in_seconds(own_nats_server: EmbeddedNa
         own_nats_server.process.send_signal(signal.SIGCONT)
         await connection.wait_up(10)
         assert (await connection.ask("$JS.API.INFO", b"", timeout=5)).data
+
+
+async def test_a_broker_that_sends_is_no_stale_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked last is answered behind megabytes of events, when the process is busy."""
+    monkeypatch.setattr(connection_module, "PING_INTERVAL", 0.1)
+    left = 20
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal left
+        writer.write(b'INFO {"max_payload":1048576}\r\n')
+        while not (await reader.readline()).startswith(b"PING"):
+            pass
+        writer.write(b"PONG\r\n")  # the only one
+        while left:
+            if (await reader.readline()).startswith(b"PING"):
+                left -= 1
+                writer.write(b"MSG news 2 2\r\nhi\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    connection = await connect(f"nats://127.0.0.1:{port}", "test")
+    lost: list[int] = []
+    try:
+        await connection.subscribe_direct("news", lambda *_: None)
+        connection.on_lost.add(lambda: lost.append(left))
+        async with asyncio.timeout(60):
+            while not lost:  # noqa: ASYNC110 - it is called, and only then
+                await asyncio.sleep(0.02)
+        assert lost[0] == 0
+    finally:
+        await bounded_close(connection)
+        server.close()
 
 
 async def test_a_signal_subscription_outlives_the_broker(own_nats_server: EmbeddedNats) -> None:
