@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from agentos.domain.auth import AuthContext
 from agentos.domain.errors import (
@@ -22,7 +22,7 @@ from agentos.domain.ids import is_named_id
 from agentos.federation.book import PeerBook
 from agentos.federation.parts import Ports
 from agentos.federation.trust import PeerGate
-from agentos.gateways.http.bodies import BodyAuth, narrowed
+from agentos.gateways.http.bodies import BodyAuth, narrowed, read_raw
 
 PATH: Final = "/v1/federation/events:ingest"
 MAX_EVENTS: Final = 10_000
@@ -88,11 +88,7 @@ class Batch:
 async def read_batch(request: Request) -> IngestBody:
     """Return the body; `InvalidJsonError`, `InvalidRequestError`."""
     try:
-        raw = await request.body()
-    except ClientDisconnect as exc:
-        raise InvalidJsonError("the body ended early") from exc
-    try:
-        parsed = orjson.loads(raw)
+        parsed = orjson.loads(await read_raw(request))
     except orjson.JSONDecodeError as exc:
         raise InvalidJsonError(str(exc)) from exc
     try:

@@ -29,7 +29,7 @@ from agentos.federation.proxy import RemoteEvents, Wanted
 from agentos.federation.schemas import CancelBody, ForwardBody, ForwardPart
 from agentos.gateways.http.answers import Answer, json_answer
 from agentos.gateways.http.authorization import require
-from agentos.gateways.http.bodies import narrowed, parse_body, read_body
+from agentos.gateways.http.bodies import narrowed, parse_body, read_body, read_raw
 from agentos.gateways.http.call import Call, call_of
 from agentos.gateways.http.parameters import PathId
 
@@ -162,7 +162,7 @@ async def cancel_remote_run(request: Request) -> ASGIApp:
 async def cancel_elsewhere(federation: Federation, remote: RemoteRun, request: Request) -> ASGIApp:
     """Cancel a remote run as a request asks."""
     call = call_of(request.scope)
-    raw = await request.body()
+    raw = await read_raw(request)
     body = parse_body(raw, CancelBody) if raw.strip() else CancelBody()
     auth = narrowed(call.caller, body.auth)
     require(auth, "runs:cancel")

@@ -5,7 +5,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from agentos.domain.auth import AuthContext, PolicyContext, expand_scopes
 from agentos.domain.errors import (
@@ -17,11 +17,11 @@ from agentos.domain.errors import (
 from agentos.gateways.http.errors import misfit
 
 M = TypeVar("M", bound=BaseModel)
+BODY: Final = "agentos.body"
 MAX_ERRORS: Final = 20
 MAX_INTEGER: Final = 2**63
-SUSPECT: Final = (b"\\u0000", b"NaN", b"Infinity")
 DIGITS_AS_ZERO: Final = bytes.maketrans(b"123456789", b"000000000")
-LONG_NUMBERS: Final = (b"0" * 19, b"e000", b"E000", b"e+000", b"E+000")
+LONG: Final = b"0" * 19
 
 
 class BodyAuth(BaseModel):
@@ -41,11 +41,25 @@ async def read_body(request: Request, model: type[M]) -> M:
     Raises `InvalidJsonError` for what is not JSON, and `InvalidRequestError` whose
     `details.errors` lists `{loc, msg}` for JSON that does not fit.
     """
-    try:
-        raw = await request.body()
-    except ClientDisconnect as exc:
-        raise InvalidJsonError("the body ended early") from exc
-    return parse_body(raw, model)
+    return parse_body(await read_raw(request), model)
+
+
+async def read_raw(request: Request) -> bytes:
+    """Return the body's bytes, as often as asked; `InvalidJsonError` when the client leaves."""
+    scope, receive = request.scope, request.receive
+    found: bytes | None = scope.get(BODY)
+    if found is not None:
+        return found
+    pieces: list[bytes] = []
+    is_over = False
+    while not is_over:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise InvalidJsonError("the body ended early")
+        pieces.append(message.get("body", b""))
+        is_over = not message.get("more_body", False)
+    raw = scope[BODY] = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return raw
 
 
 def parse_body(raw: bytes, model: type[M]) -> M:
@@ -54,7 +68,7 @@ def parse_body(raw: bytes, model: type[M]) -> M:
         parsed = model.model_validate_json(raw, strict=True)
     except ValidationError as exc:
         raise _misfits(exc) from exc
-    if any(mark in raw for mark in SUSPECT) or _may_hold_long_number(raw):
+    if b"\\u0000" in raw or b"NaN" in raw or b"Infinity" in raw or _may_hold_long_number(raw):
         _check_values(from_json(raw), ["body"])
     return parsed
 
@@ -62,7 +76,13 @@ def parse_body(raw: bytes, model: type[M]) -> M:
 def _may_hold_long_number(raw: bytes) -> bool:
     """Whether digits run so long that an integer might not fit 64 bits, or a float be finite."""
     digits = raw.translate(DIGITS_AS_ZERO)
-    return any(mark in digits for mark in LONG_NUMBERS)
+    return (
+        LONG in digits
+        or b"e000" in digits
+        or b"E000" in digits
+        or b"e+000" in digits
+        or b"E+000" in digits
+    )
 
 
 def _misfits(exc: ValidationError) -> InvalidRequestError | InvalidJsonError:

@@ -14,32 +14,33 @@ class ClientLeftError(Exception):
     """The connection is gone: there is nobody to answer."""
 
 
-@contextmanager
-def stopped_when_left(scope: Scope) -> Iterator[None]:
+class stopped_when_left:  # noqa: N801 - a context manager, on the way of every call
     """Cancel the block when the client's connection ends; raises `ClientLeftError` then."""
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("only a task can be stopped")
-    connection = connection_of(scope)
-    has_left = False
 
-    def leave() -> None:
-        nonlocal has_left
-        has_left = True
-        task.cancel()
+    __slots__ = ("_connection", "_has_left", "_task")
 
-    connection.on_lost = leave
-    try:
-        if connection.transport.is_closing():
+    def __init__(self, scope: Scope) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("only a task can be stopped")
+        self._task = task
+        self._connection = connection_of(scope)
+        self._has_left = False
+
+    def __enter__(self) -> None:
+        if self._connection.transport.is_closing():
             raise ClientLeftError
-        yield
-    except asyncio.CancelledError:
-        if not has_left:
-            raise
-        task.uncancel()
-        raise ClientLeftError from None
-    finally:
-        connection.on_lost = None
+        self._connection.on_lost = self._leave
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._connection.on_lost = None
+        if self._has_left and kind is not None and issubclass(kind, asyncio.CancelledError):
+            self._task.uncancel()
+            raise ClientLeftError from None
+
+    def _leave(self) -> None:
+        self._has_left = True
+        self._task.cancel()
 
 
 class CutShort:

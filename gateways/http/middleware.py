@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from time import perf_counter
 
 from fastapi import FastAPI
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentos.domain.errors import PayloadTooLargeError
 from agentos.domain.ports import NewId
 from agentos.gateways.http.call import SCOPE_KEY, begin_call
 from agentos.gateways.http.errors import as_our_error, error_answer
 from agentos.gateways.http.metrics import Metrics
-from agentos.gateways.http.routing import allowed_methods
+from agentos.gateways.http.routing import allowed_methods, exact_routes
 
 
 class Doorway:
@@ -37,6 +37,7 @@ class Doorway:
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._larger = larger or {}
+        self._exact: dict[tuple[str, str], ASGIApp] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -56,7 +57,7 @@ class Doorway:
         try:
             limit = self._larger.get(scope["path"], self._max_body_bytes)
             limited = limited_receive(scope, receive, limit)
-            await self._app.router(scope, limited, send_marked)
+            await self._found(scope)(scope, limited, send_marked)
         except Exception as exc:  # the outermost of a request: every failure has its answer
             error = as_our_error(exc, call.log_fields())
             if call.status:
@@ -70,6 +71,12 @@ class Doorway:
             # A stream's length says nothing about our speed, so only its answer is counted.
             seconds = None if call.is_stream else perf_counter() - began
             self._metrics.count(self._service, call.route, scope["method"], call.status, seconds)
+
+    def _found(self, scope: Scope) -> ASGIApp:
+        """Return what serves a path: a route without parameters by its name, else the router."""
+        if self._exact is None:
+            self._exact = exact_routes(self._app)
+        return self._exact.get((scope["method"], scope["path"]), self._app.router)
 
 
 def limited_receive(scope: Scope, receive: Receive, limit: int) -> Receive:

@@ -214,6 +214,17 @@ def allowed_methods(app: FastAPI, path: str) -> list[str]:
     return sorted({method for methods in found for method in methods})
 
 
+def exact_routes(app: FastAPI) -> dict[tuple[str, str], ASGIApp]:
+    """Return the routes whose paths have no parameters: they need no search."""
+    routes = (route for route in app.routes if isinstance(route, GuardedRoute))
+    found: dict[tuple[str, str], ASGIApp] = {}
+    for route in routes:
+        if not route.param_convertors:
+            for method in route.methods or ():
+                found.setdefault((method, route.path), route.app)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Described:
     """What the OpenAPI document says of a route besides its path."""

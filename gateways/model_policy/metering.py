@@ -189,10 +189,14 @@ class Meter:
         """Take what goes into one commit; a call that is no JSON is dropped."""
         calls: list[dict[str, Any]] = []
         size = 0
+        last: Principal | None = None  # calls of one caller come in a row
+        principal: dict[str, Any] = {}
         while book.calls and len(calls) < BATCH and size < BATCH_BYTES:
             ended = book.calls.popleft()
+            if ended.principal is not last:
+                last, principal = ended.principal, ended.principal.model_dump()
             call = {
-                "principal": ended.principal.model_dump(),
+                "principal": principal,
                 "traceparent": ended.traceparent,
                 "usage": _bounded(ended.usage),
             }

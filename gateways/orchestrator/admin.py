@@ -15,7 +15,7 @@ from agentos.domain.tenant.tenant import Profile
 from agentos.domain.times import to_ms
 from agentos.gateways.http.answers import Answer, json_answer
 from agentos.gateways.http.authorization import require
-from agentos.gateways.http.bodies import BodyAuth, narrowed, parse_body
+from agentos.gateways.http.bodies import BodyAuth, narrowed, parse_body, read_raw
 from agentos.gateways.http.call import call_of
 from agentos.gateways.http.errors import misfit
 from agentos.gateways.http.parameters import Parameter, PathId
@@ -56,7 +56,7 @@ async def get_tenant(request: Request) -> Answer:
 async def create_tenant(request: Request) -> Answer:
     """Make a tenant; 409 when its id was ever given."""
     require_platform(call_of(request.scope).caller, "create a tenant")
-    raw = await request.body()
+    raw = await read_raw(request)
     if parse_body(raw, _Peek).tenant_create is None:
         body = parse_body(raw, s.TenantCreate)
         auth = _auth(request, body.auth)
@@ -85,7 +85,7 @@ async def _update(
     request: Request, model: type[s.TenantReplace] | type[s.TenantPatch], *, is_whole: bool
 ) -> Answer:
     tenant_id = _reached(request)
-    raw = await request.body()
+    raw = await read_raw(request)
     body = parse_body(raw, model)
     if body.tenant_id not in (None, tenant_id):
         raise misfit(["body", "tenant_id"], "is another tenant than the path's")
@@ -124,7 +124,7 @@ async def erase_subject(request: Request) -> Answer:
     `dry_run` only counts what would be reached. Done again it returns the last report.
     """
     tenant_id = _reached(request)
-    body = parse_body(await request.body(), s.SubjectErase)
+    body = parse_body(await read_raw(request), s.SubjectErase)
     if not body.dry_run and body.confirm != body.subject:
         raise ConflictError("confirm the erasure: confirm=<subject>")
     call, parts = call_of(request.scope), parts_of(request)
@@ -202,7 +202,7 @@ def _reached(request: Request) -> str:
 
 
 async def _optional_body(request: Request, model: type[M]) -> M:
-    raw = await request.body()
+    raw = await read_raw(request)
     return parse_body(raw if raw.strip() else b"{}", model)
 
 

@@ -9,7 +9,7 @@ from agentos.domain.agent.agent import Definition
 from agentos.domain.auth import AuthContext
 from agentos.gateways.http.answers import Answer, json_answer
 from agentos.gateways.http.authorization import require
-from agentos.gateways.http.bodies import BodyAuth, narrowed, parse_body, read_body
+from agentos.gateways.http.bodies import BodyAuth, narrowed, parse_body, read_body, read_raw
 from agentos.gateways.http.call import Call, call_of
 from agentos.gateways.orchestrator.parts import parts_of
 from agentos.gateways.orchestrator.queries import AGENT_ID, CURSOR, LIMIT, read_command_id
@@ -58,7 +58,7 @@ async def deprecate_agent(request: Request) -> Answer:
     """Let an agent take no new runs."""
     call = call_of(request.scope)
     agent_id = AGENT_ID.read(request)
-    raw = await request.body()
+    raw = await read_raw(request)
     body = parse_body(raw, AgentDeprecate) if raw.strip() else AgentDeprecate()
     return await _send(request, "agent.deprecate", _narrowed(call, body.auth), agent_id, {})
 

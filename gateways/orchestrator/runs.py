@@ -12,7 +12,7 @@ from agentos.domain.run.events import FINAL_TYPES
 from agentos.domain.run.run import run_ref
 from agentos.gateways.http.answers import Answer, json_answer
 from agentos.gateways.http.authorization import require
-from agentos.gateways.http.bodies import narrowed, parse_body, read_body
+from agentos.gateways.http.bodies import narrowed, parse_body, read_body, read_raw
 from agentos.gateways.http.call import Call, call_of
 from agentos.gateways.http.tail import FinalWaiter
 from agentos.gateways.orchestrator.parts import Parts, parts_of
@@ -184,7 +184,7 @@ async def cancel_here(request: Request) -> Answer:
     call = call_of(request.scope)
     parts = parts_of(request)
     run_id = RUN_ID.read(request)
-    raw = await request.body()
+    raw = await read_raw(request)
     body = parse_body(raw, RunCancel) if raw.strip() else RunCancel()
     auth = narrowed(call.caller, body.auth)
     require(auth, "runs:cancel")

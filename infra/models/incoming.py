@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Final
 
-import aiohttp
-
 from agentos.domain.errors import ProviderError
+from agentos.infra.models.http1 import Exchange
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 MAX_EVENT_BYTES: Final = 2 * 1024 * 1024
@@ -17,13 +16,10 @@ END_OF_BODY_S: Final = 0.05
 class Incoming:
     """The body of one answer. Each line of a stream, or a whole body, must come within `idle_s`."""
 
-    __slots__ = ("_end", "_idle_s", "_limit", "_loop", "_response", "_total")
+    __slots__ = ("_end", "_exchange", "_idle_s", "_loop", "_total")
 
-    def __init__(
-        self, response: aiohttp.ClientResponse, limit: asyncio.Timeout, end: float, idle_s: float
-    ) -> None:
-        self._response = response
-        self._limit = limit
+    def __init__(self, exchange: Exchange, end: float, idle_s: float) -> None:
+        self._exchange = exchange
         self._end = end
         self._idle_s = idle_s
         self._total = 0
@@ -31,26 +27,23 @@ class Incoming:
 
     def media_type(self) -> str:
         """Return the content type, without its parameters."""
-        raw = self._response.headers.get("Content-Type", "")
+        raw = self._exchange.headers.get("content-type", "")
         return raw.partition(";")[0].strip().lower()
 
     def moved(self) -> None:
         """Note that the server got on: from now it has `idle_s` again."""
-        self._limit.reschedule(min(self._end, self._loop.time() + self._idle_s))
+        self._exchange.until(min(self._end, self._loop.time() + self._idle_s))
 
     async def whole(self, limit: int = MAX_BODY_BYTES) -> bytes:
         """Return the whole body; `ProviderError` for one over `limit` bytes."""
-        content = self._response.content
-        if content.at_eof():
-            return b""
-        if not content.is_eof():
+        exchange = self._exchange
+        if not exchange.is_complete:
             self.moved()
-        body = await content.readany()
-        if content.at_eof():
+        body = await exchange.more()
+        if exchange.is_whole:
             return body
         pieces, size = [body], len(body)
-        while not content.at_eof():
-            piece = await content.readany()
+        while piece := await exchange.more():
             pieces.append(piece)
             size += len(piece)
             if size > limit:
@@ -59,7 +52,7 @@ class Incoming:
 
     async def chunk(self) -> bytes:
         """Return the next bytes as they come, `b""` at the end; at most 64 MiB together."""
-        chunk = await self._response.content.readany()
+        chunk = await self._exchange.more()
         self._total += len(chunk)
         if self._total > MAX_STREAM_BYTES:
             raise too_long()
@@ -92,10 +85,9 @@ class Incoming:
 
     async def reach_end(self) -> None:
         """Read the empty rest, so that the connection is used again; never wait long for it."""
-        content = self._response.content
         try:
             async with asyncio.timeout(END_OF_BODY_S):
-                while not content.at_eof() and not await content.readany():
+                while await self._exchange.more():
                     pass
         except TimeoutError:
             return

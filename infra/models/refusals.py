@@ -52,13 +52,13 @@ def is_passing(status: int) -> bool:
 
 
 def retry_after_ms(headers: Mapping[str, str]) -> int | None:
-    """Return what `retry-after-ms` or `Retry-After` (seconds or a date) says, if anything."""
-    for name, scale in (("retry-after-ms", 1.0), ("Retry-After", 1000.0)):
+    """Return what `retry-after-ms` or `retry-after` (seconds or a date) says, if anything."""
+    for name, scale in (("retry-after-ms", 1.0), ("retry-after", 1000.0)):
         text = headers.get(name, "").strip()
         if text.replace(".", "", 1).isdecimal() and text.isascii() and len(text) < 16:
             return round(float(text) * scale)
     try:
-        moment = parsedate_to_datetime(headers.get("Retry-After", ""))
+        moment = parsedate_to_datetime(headers.get("retry-after", ""))
     except ValueError:
         return None
     if moment.tzinfo is None:

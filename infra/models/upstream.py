@@ -5,7 +5,6 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
-import aiohttp
 from yarl import URL
 
 from agentos.domain.errors import (
@@ -15,6 +14,7 @@ from agentos.domain.errors import (
     TimedOutError,
 )
 from agentos.domain.models.catalog import Timeouts
+from agentos.infra.models.http1 import BrokenOffError, Exchange, Kept, NotHttpError, header_lines
 from agentos.infra.models.incoming import Incoming
 from agentos.infra.models.refusals import MAX_ERROR_BYTES, refusal
 
@@ -52,10 +52,11 @@ class Upstream:
         self._timeouts = timeouts or Timeouts()
         self._idle_s = self._timeouts.idle_ms / 1000
         self._limit = max_concurrency or MAX_CONNECTIONS
-        self._session: aiohttp.ClientSession | None = None
+        self._kept: Kept | None = None
         self._is_closed = False
         if not all(_PRINTABLE.match(secret) for secret in secrets):
             raise ValueError("a key is one line of printable characters without blanks")
+        header_lines(self._headers)
 
     async def call(
         self,
@@ -73,86 +74,96 @@ class Upstream:
         connection broke before an answer), `TimedOutError`, what `refusal` makes of another
         status, and `ProviderError` for an answer that breaks off.
         """
-        loop = asyncio.get_running_loop()
-        end = loop.time() + min(timeout_ms, self._timeouts.total_ms) / 1000
-        try:
-            async with asyncio.timeout_at(end) as limit:
-                response = await self._open(url, body, headers)
-                try:
-                    if response.status != 200:
-                        raise await self._refusal(response)
-                    return await read(Incoming(response, limit, end, self._idle_s))
-                except (aiohttp.ClientError, ConnectionError):
-                    # Not chained: aiohttp's errors hold the request's headers, and they the key.
-                    raise ProviderError(
-                        "the model backend's answer broke off", backend=self.name
-                    ) from None
-                finally:
-                    response.close()
-        except TimeoutError:
-            raise TimedOutError("the model backend took too long", backend=self.name) from None
+        end = self._end(timeout_ms)
+
+        async def take(exchange: Exchange) -> T:
+            if exchange.status != 200:
+                raise await self._refusal(exchange)
+            return await read(Incoming(exchange, end, self._idle_s))
+
+        return await self._exchange("POST", url, headers or {}, body, end, take)
 
     async def probe(self, url: URL) -> None:
         """Return if the server answers a GET with anything below 500."""
-        wait_s = min(MAX_PROBE_S, self._timeouts.total_ms / 1000)
+        end = self._end(MAX_PROBE_S * 1000)
+
+        async def take(exchange: Exchange) -> int:
+            return exchange.status
+
         try:
-            async with asyncio.timeout(wait_s):
-                response = await self._open_session().get(url, allow_redirects=False)
-                response.close()
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            status = await self._exchange("GET", url, {}, b"", end, take)
+        except AgentOSError:
             raise self._unreachable("connect") from None
-        if response.status >= 500:
+        if status >= 500:
             raise self._unreachable("answer")
 
     async def aclose(self) -> None:
         """Close every connection; calls after it are `DependencyUnavailableError`."""
         self._is_closed = True
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
-    async def _open(
-        self, url: URL, body: bytes, headers: Mapping[str, str] | None
-    ) -> aiohttp.ClientResponse:
-        session = self._session or self._open_session()
+    async def _exchange(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes,
+        end: float,
+        take: Callable[[Exchange], Awaitable[T]],
+    ) -> T:
+        """Send a request, and let `take` have the answer once its head is here."""
+        kept = self._kept or self._open_kept()
+        exchange = None
         try:
-            return await session.post(url, data=body, headers=headers, allow_redirects=False)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            raise self._unreachable("connect") from None
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
-            raise self._unreachable("answer") from None
-        except (aiohttp.ClientError, ValueError):
+            exchange = await kept.begin(end)
+            await exchange.ask(kept.request(method, url, headers, body), end)
+            return await take(exchange)
+        except BrokenOffError as error:
+            if exchange is not None and exchange.has_head:
+                raise ProviderError(
+                    "the model backend's answer broke off", backend=self.name
+                ) from None
+            raise self._unreachable("answer" if error.is_sent else "connect") from None
+        except NotHttpError:
             raise ProviderError(
                 "the model backend did not answer in HTTP", stage="answer", backend=self.name
             ) from None
+        except TimeoutError:
+            raise TimedOutError("the model backend took too long", backend=self.name) from None
+        finally:
+            if exchange is not None:
+                kept.end(exchange)
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> AgentOSError:
+    async def _refusal(self, exchange: Exchange) -> AgentOSError:
+        body = b""
         try:
-            body = await response.content.read(MAX_ERROR_BYTES)
-        except (aiohttp.ClientError, ConnectionError):
-            body = b""
-        return refusal(self.name, response.status, response.headers, body, self._secrets)
+            while len(body) < MAX_ERROR_BYTES and (piece := await exchange.more()):
+                body += piece
+        except BrokenOffError:
+            pass  # the status says enough
+        body = body[:MAX_ERROR_BYTES]
+        return refusal(self.name, exchange.status, exchange.headers, body, self._secrets)
+
+    def _end(self, timeout_ms: float) -> float:
+        """Return the loop's time at which a call of so many milliseconds is late."""
+        least_ms = min(timeout_ms, self._timeouts.total_ms)
+        return asyncio.get_running_loop().time() + least_ms / 1000
 
     def _unreachable(self, stage: str) -> AgentOSError:
         return DependencyUnavailableError(
             "the model backend cannot be reached", dependency=self.name, stage=stage
         )
 
-    def _open_session(self) -> aiohttp.ClientSession:
+    def _open_kept(self) -> Kept:
         if self._is_closed:
             raise DependencyUnavailableError(
                 "the model backend is closed", dependency=self.name, stage="connect"
             )
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._limit),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=self._timeouts.connect_ms / 1000
-                ),
-            )
-        return self._session
+        connect_s = self._timeouts.connect_ms / 1000
+        self._kept = Kept(self.url, self._headers, limit=self._limit, connect_s=connect_s)
+        return self._kept
 
 
 def checked_url(base_url: str) -> URL:

@@ -4,11 +4,9 @@ import hashlib
 import re
 from typing import Final
 
-from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
 from agentos.domain.auth import AuthContext
-from agentos.domain.errors import InvalidJsonError
 from agentos.domain.ids import FREE_ID_PATTERN, derived_id
 from agentos.gateways.http.authorization import require
 from agentos.gateways.http.bodies import BodyAuth, narrowed
@@ -21,14 +19,6 @@ SCOPE: Final = "models:invoke"
 IDEMPOTENCY_KEY: Final = Parameter(
     "Idempotency-Key", "repeated with the same body, the call returns its first answer", "header"
 )
-
-
-async def read_raw(request: Request) -> bytes:
-    """Return the body's bytes; `InvalidJsonError` when the client leaves within it."""
-    try:
-        return await request.body()
-    except ClientDisconnect as exc:
-        raise InvalidJsonError("the body ended early") from exc
 
 
 def begin(scope: Scope, raw: bytes, body_auth: BodyAuth | None) -> tuple[Caller, str]:

@@ -3,10 +3,11 @@
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from agentos.gateways.http.bodies import read_raw
 from agentos.gateways.http.call import call_of
 from agentos.gateways.http.leaving import ClientLeftError, nobody, stopped_when_left
 from agentos.gateways.model_policy.openai.answers import OpenAIAnswer
-from agentos.gateways.model_policy.openai.calls import begin, read_raw
+from agentos.gateways.model_policy.openai.calls import begin
 from agentos.gateways.model_policy.openai.chat_answers import Chunks, completion
 from agentos.gateways.model_policy.openai.chat_bodies import ChatCompletionCreate
 from agentos.gateways.model_policy.openai.chat_requests import to_request

@@ -13,11 +13,12 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from agentos.domain.ports import EmbedRequest
+from agentos.gateways.http.bodies import read_raw
 from agentos.gateways.http.call import call_of
 from agentos.gateways.http.leaving import ClientLeftError, nobody, stopped_when_left
 from agentos.gateways.model_policy.calls import Embedded
 from agentos.gateways.model_policy.openai.answers import OpenAIAnswer, model_id, own_member
-from agentos.gateways.model_policy.openai.calls import begin, read_raw
+from agentos.gateways.model_policy.openai.calls import begin
 from agentos.gateways.model_policy.openai.fields import OpenAIBody, by_form, parse_openai
 from agentos.gateways.model_policy.parts import parts_of
 

@@ -282,11 +282,11 @@ async def test_what_no_json_can_hold_is_invalid() -> None:
     [("2", 2000), ("0.5", 500), ("soon", None), ("", None), ("-1", None), ("9" * 40, None)],
 )
 def test_retry_after_is_read(header: str, ms: int | None) -> None:
-    assert retry_after_ms({"Retry-After": header}) == ms
+    assert retry_after_ms({"retry-after": header}) == ms
 
 
 def test_retry_after_may_be_a_date() -> None:
-    assert retry_after_ms({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
-    later = retry_after_ms({"Retry-After": "Wed, 21 Oct 2099 07:28:00 GMT"})
+    assert retry_after_ms({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    later = retry_after_ms({"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"})
     assert later is not None
     assert later > 10**9
