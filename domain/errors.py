@@ -12,7 +12,7 @@ class AgentOSError(Exception):
     is_recorded: bool = False
     """Whether what was refused has an event, and so its audit record, already."""
 
-    def __init__(self, message: str, **details: Any) -> None:
+    def __init__(self, message: str, /, **details: Any) -> None:
         super().__init__(message)
         self.message = message
         self.details: dict[str, Any] = details
@@ -227,11 +227,18 @@ class AppendConflictError(Exception):
 
 
 def error_from_wire(wire: Mapping[str, Any]) -> AgentOSError:
-    """Return the error that `AgentOSError.to_wire` described (an unknown code: internal)."""
+    """Return the error that `AgentOSError.to_wire` described (an unknown code: internal).
+
+    What of it does not have its shape is left out: it may come from elsewhere.
+    """
     kind = BY_CODE.get(str(wire.get("code")), InternalError)
-    error = kind(str(wire.get("message", "")), **dict(wire.get("details") or {}))
-    if wire.get("retryable") is not None and wire["retryable"] != kind.retryable:
-        error.details["retryable"] = wire["retryable"]
+    found = wire.get("details")
+    details = {str(name): value for name, value in found.items()} if isinstance(found, dict) else {}
+    details.pop("retryable", None)
+    error = kind(str(wire.get("message", "")), **details)
+    retryable = wire.get("retryable")
+    if isinstance(retryable, bool) and retryable != kind.retryable:
+        error.details["retryable"] = retryable
     return error
 
 

@@ -3,15 +3,15 @@
 import asyncio
 import logging
 import random
+import re
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
 from agentos.domain.auth import AuthContext, PolicyContext, Principal
 from agentos.domain.errors import (
-    BY_CODE,
     AgentOSError,
     ConflictError,
-    DependencyUnavailableError,
     ForwardFailedError,
     SubjectErasedError,
     error_from_wire,
@@ -25,42 +25,35 @@ from agentos.domain.federation.forward import (
 )
 from agentos.domain.federation.peer import PeerEntry, PeerUnreachableError
 from agentos.domain.federation.remote import RemoteRun, remote_ref
+from agentos.domain.federation.view import known_status
 from agentos.domain.ids import is_named_id
 from agentos.domain.subjects import StreamRef
 from agentos.federation.book import PeerBook
 from agentos.federation.credentials import Credentials
 from agentos.federation.parts import PeerAnswer, Ports
-from agentos.federation.results import Calls
+from agentos.federation.refusals import is_retried, may_pass, refusal_of, retry_after
+from agentos.federation.results import Call, Calls
+from agentos.federation.unfinished import Unfinished
 
 COMMAND_S: Final = 10.0
 LONGEST_WAIT_S: Final = 5.0
-RESUME_S: Final = 2.0
 GENERATIONS: Final = 1000
-RETRIED: Final = frozenset({401, 408, 425, 429})
-# What a peer refuses for the caller's sake is the caller's to know; all else is between nodes.
-PASSED_ON: Final = frozenset(
-    {
-        "invalid_request",
-        "not_found",
-        "conflict",
-        "invalid_state_transition",
-        "tenant_unknown",
-        "tenant_disabled",
-        "quota_exceeded",
-        "rate_limited",
-        "policy_blocked",
-        "payload_too_large",
-    }
-)
+LONGEST_URL: Final = 1024
+URL: Final = re.compile(r"[!-~]+")
 log = logging.getLogger(__name__)
 
 
 class RefusedError(Exception):
-    """The peer answered, and it is a no, or nothing that can be believed."""
+    """The peer has not taken the run, as far as is known.
 
-    def __init__(self, error: AgentOSError) -> None:
+    `is_definite` says that it answered, and that its answer is a no, or cannot be believed; else
+    it may have the run, or take it the next time.
+    """
+
+    def __init__(self, error: AgentOSError, *, is_definite: bool = True) -> None:
         super().__init__(error.message)
         self.error = error
+        self.is_definite = is_definite
 
 
 class Forwarder:
@@ -74,7 +67,7 @@ class Forwarder:
         self._book = book
         self._credentials = credentials
         self.calls = Calls()
-        self._unfinished: dict[StreamRef, str] = {}
+        self.unfinished = Unfinished(self._settle)
         self.on_accepted: list[Any] = []
 
     async def known(
@@ -111,31 +104,39 @@ class Forwarder:
         """
         answer = await self._ports.bus.send("forward.request", auth, command, timeout=COMMAND_S)
         self._ports.peering.crash_point("federation.after_intent")
-        return await self.finish(answer["forward"])
+        return await self.finish(answer["forward"], is_new=not answer["existing"])
 
-    async def finish(self, view: Mapping[str, Any]) -> tuple[str, ForwardAccepted]:
+    async def finish(
+        self, view: Mapping[str, Any], *, is_new: bool = False
+    ) -> tuple[str, ForwardAccepted]:
         """Bring a forward to its result; who comes meanwhile gets the same one.
 
         It returns once the peer has the run and it is this forward's. The result is written
-        beside that: without it the intent stands, and is resumed with the same key.
+        beside that: without it the intent stands, and is resumed with the same key. So does the
+        intent of one that is not new (an answer may have been given for it) until the peer says
+        yes or no.
         """
         if view["accepted"] is None:
-            ref = forward_ref(view["tenant_id"], view["forward_id"])
-            call = self.calls.get(ref)
-            if call is None:
-                call = self.calls.begin(ref, self._finish(ref, view))
-                call.task.add_done_callback(lambda done: self._ended(ref, done))
-            view = await asyncio.shield(call.answer)
+            view = await asyncio.shield(self._call(view, is_new=is_new).answer)
         if view["error"] is not None and view["accepted"] is None:
             raise error_from_wire(view["error"])
         return view["forward_id"], ForwardAccepted.model_validate(view["accepted"])
 
+    def _call(self, view: Mapping[str, Any], *, is_new: bool) -> Call:
+        """Return the call of a forward that is in hand, or begin one."""
+        ref = forward_ref(view["tenant_id"], view["forward_id"])
+        call = self.calls.get(ref)
+        if call is None:
+            call = self.calls.begin(ref, self._finish(ref, view, is_new=is_new))
+            call.task.add_done_callback(lambda done: self._ended(ref, done))
+        return call
+
     def _ended(self, ref: StreamRef, done: "asyncio.Task[None]") -> None:
         if not done.cancelled() and (error := done.exception()) is not None:
-            # The result could not be written: the intent stands, and is resumed.
-            self._unfinished[ref] = str(error)
+            # No result is written: the intent stands, and is resumed.
+            self.unfinished.add(ref, str(error))
 
-    async def _finish(self, ref: StreamRef, view: Mapping[str, Any]) -> None:
+    async def _finish(self, ref: StreamRef, view: Mapping[str, Any], *, is_new: bool) -> None:
         requested = ForwardRequested.model_validate(view["requested"])
         auth = caller_of(ref.tenant_id, requested)
         traceparent = str(view["traceparent"])
@@ -148,6 +149,8 @@ class Forwarder:
             self.calls.answered(ref, remote, _accepted(view, run, requested.stack_id))
             await self._accept(auth, {**common, **run}, requested.stack_id)
         except RefusedError as refused:
+            if not (is_new or refused.is_definite):
+                raise refused.error from refused
             self._ports.on_failure(refused.error.code)
             command = {**common, "error": refused.error.to_wire()}
             answer = await self._ports.bus.send("forward.fail", auth, command, timeout=COMMAND_S)
@@ -179,14 +182,15 @@ class Forwarder:
     ) -> dict[str, Any]:
         """Start the run at the peer; the key is the same each time, so there is one run at most.
 
-        Raises `RefusedError` for a no, and when all attempts came to nothing.
+        Raises `RefusedError` for a no, and, not definite, when all attempts came to nothing.
         """
         retries = self._ports.peering.retries
         error: AgentOSError = _gone(requested.stack_id, "not asked")
         for attempt in range(1, retries.attempts + 1):
             known = self._book.get(requested.stack_id)
             if known is None:
-                raise RefusedError(_gone(requested.stack_id, "it is no peer any more"))
+                error = _gone(requested.stack_id, "it is no peer any more")
+                raise RefusedError(error, is_definite=False)
             pause = retries.base_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
             try:
                 answer = await self._ask(known.entry, auth, requested, traceparent)
@@ -197,13 +201,13 @@ class Forwarder:
                     known.sent += 1
                     return _run_of(answer, known.entry, auth.tenant_id, requested)
                 error = refusal_of(answer, requested.stack_id)
-                if not _is_retried(answer):
-                    raise RefusedError(error)
-                pause = max(pause, min(_retry_after(answer), LONGEST_WAIT_S))
+                if not is_retried(answer):
+                    raise RefusedError(error, is_definite=not may_pass(answer[0]))
+                pause = max(pause, min(retry_after(answer), LONGEST_WAIT_S))
             log.warning("forward to %s, attempt %s: %s", requested.stack_id, attempt, error)
             if attempt < retries.attempts:
                 await asyncio.sleep(pause)
-        raise RefusedError(error)
+        raise RefusedError(error, is_definite=False)
 
     async def _ask(
         self, peer: PeerEntry, auth: AuthContext, requested: ForwardRequested, traceparent: str
@@ -226,37 +230,44 @@ class Forwarder:
 
     def resume(self, ref: StreamRef) -> None:
         """Finish a forward that an earlier process began."""
-        self._unfinished[ref] = "an earlier process began it"
+        self.unfinished.add(ref, "an earlier process began it")
 
     async def run(self) -> None:
         """Finish what was left, and what this process could not; until cancelled."""
-        while True:
-            for ref in list(self._unfinished):
-                del self._unfinished[ref]
-                await self._resume(ref)
-            await asyncio.sleep(RESUME_S)
+        await self.unfinished.run()
 
-    async def _resume(self, ref: StreamRef) -> None:
-        try:
-            forward = await self.read(ref)
-            if forward is None:
-                return
-            if forward.accepted is not None:  # written, and its writer did not live to say so
-                run_id, stack_id = forward.accepted.remote_run_id, forward.accepted.stack_id
-                self._tell(remote_ref(ref.tenant_id, run_id), stack_id)
-            elif forward.status == "requested" and not forward.is_readable:
-                await self._give_up(forward)
-            elif forward.status == "requested":
-                log.info("resuming %s at %s", ref.aggregate_id, forward.requested.stack_id)
-                await self.finish(forward.view())
-        except DependencyUnavailableError as error:
-            self._unfinished[ref] = str(error)
-        except AgentOSError as error:
-            log.warning("%s was resumed and failed: %s", ref.aggregate_id, error)
+    async def _settle(self, ref: StreamRef) -> None:
+        """Bring a forward that was left to its result, and return once that is written."""
+        forward = await self.read(ref)
+        if forward is None:
+            return
+        if forward.accepted is not None:  # written, and its writer did not live to say so
+            run_id, stack_id = forward.accepted.remote_run_id, forward.accepted.stack_id
+            self._tell(remote_ref(ref.tenant_id, run_id), stack_id)
+        elif forward.status == "requested" and (call := self.calls.get(ref)) is not None:
+            await asyncio.shield(call.task)
+        elif forward.status == "requested" and (why := self._past_help(forward)) is not None:
+            await self._give_up(forward, why)
+        elif forward.status == "requested":
+            log.info("resuming %s at %s", ref.aggregate_id, forward.requested.stack_id)
+            await asyncio.shield(self._call(forward.view(), is_new=False).task)
 
-    async def _give_up(self, forward: Forward) -> None:
-        """End a forward whose content was erased: there is nothing left that could be sent."""
-        error = SubjectErasedError("the data subject of the run was erased")
+    def _past_help(self, forward: Forward) -> AgentOSError | None:
+        """Return why a forward must not be sent any more, `None` for one that may be.
+
+        There is nothing left to send of one whose content was erased; and once the peer has
+        forgotten its key the same call would make a second run.
+        """
+        if not forward.is_readable:
+            return SubjectErasedError("the data subject of the run was erased")
+        age_ms = round(time.time() * 1000) - forward.requested_at
+        if age_ms >= self._ports.peering.idempotency_ttl_ms:
+            return _gone(forward.requested.stack_id, "not within the time that its key holds")
+        return None
+
+    async def _give_up(self, forward: Forward, error: AgentOSError) -> None:
+        """End a forward that cannot be sent any more."""
+        log.warning("%s is given up: %s", forward.ref.aggregate_id, error)
         auth = caller_of(forward.ref.tenant_id, forward.requested)
         command = {
             "forward_id": forward.ref.aggregate_id,
@@ -313,53 +324,18 @@ def _run_of(
     return {
         "remote_run_id": run_id,
         "remote_events_url": _absolute(path, peer.runs_url, f"/v1/runs/{run_id}/events"),
-        "status": first if isinstance(first, str) else "queued",
-        "created_at": created_at if isinstance(created_at, str) else None,
+        "status": known_status(first),
+        "created_at": created_at if isinstance(created_at, str) and len(created_at) < 64 else None,
     }
 
 
 def _absolute(path: object, base: str, otherwise: str) -> str:
-    """Return a URL at the peer; one that names another host is not taken over."""
-    if isinstance(path, str) and path.startswith("/") and not path.startswith("//"):
+    """Return a URL at the peer; what names another host or is no URL is not taken over."""
+    if not (isinstance(path, str) and len(path) <= LONGEST_URL and URL.fullmatch(path)):
+        return base + otherwise
+    if path.startswith("/") and not path.startswith("//"):
         return base + path
-    if isinstance(path, str) and path.startswith(base + "/"):
-        return path
-    return base + otherwise
-
-
-def refusal_of(answer: PeerAnswer, stack_id: str) -> AgentOSError:
-    """Return what a caller hears of a peer's no."""
-    status, body, _ = answer
-    wire = body.get("error")
-    wire = wire if isinstance(wire, dict) else {}
-    code, message = str(wire.get("code", "")), str(wire.get("message", ""))[:500]
-    details = wire.get("details")
-    details = details if isinstance(details, dict) else {}
-    if code in PASSED_ON and code in BY_CODE:
-        error = BY_CODE[code](f"{stack_id}: {message}", **{**details, "stack_id": stack_id})
-        if isinstance(wire.get("retryable"), bool) and wire["retryable"] != error.retryable:
-            error.details["retryable"] = wire["retryable"]
-        return error
-    said = {"code": code, "message": message} if code else {}
-    return ForwardFailedError(
-        f"{stack_id} answers {status} {code}".rstrip(),
-        stack_id=stack_id,
-        peer_status=status,
-        peer_error=said,
-        retryable=status >= 500 or status in RETRIED,
-    )
-
-
-def _is_retried(answer: PeerAnswer) -> bool:
-    status, _, headers = answer
-    if headers.get("x-should-retry", "").lower() == "false":
-        return False
-    return status >= 500 or status in RETRIED
-
-
-def _retry_after(answer: PeerAnswer) -> float:
-    text = answer[2].get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0
+    return path if path.startswith(base + "/") else base + otherwise
 
 
 def _not_ours(stack_id: str) -> ForwardFailedError:

@@ -26,6 +26,7 @@ from agentos.federation.book import PeerBook
 from agentos.federation.credentials import Credentials
 from agentos.federation.frames import FrameReader
 from agentos.federation.parts import PeerStream, Ports
+from agentos.federation.refusals import bounded
 from agentos.gateways.http.answers import Answer
 from agentos.gateways.http.sse import Stream
 
@@ -106,7 +107,7 @@ class RemoteEvents:
         if status in (404, 410) and isinstance(error, dict):
             if await self._has_copy():
                 return None
-            raise error_from_wire(error)
+            raise error_from_wire(bounded(error))
         await self._require_copy(f"it answers {status}")
         return None
 
@@ -148,7 +149,7 @@ class RemoteEvents:
                 elif status == 410 and isinstance(error := body.get("error"), dict):
                     await self._show_copy(stream)
                     if not self._has_ended:
-                        raise error_from_wire(error)
+                        raise error_from_wire(bounded(error))
         except PeerUnreachableError:
             return
 

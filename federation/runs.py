@@ -22,10 +22,10 @@ from agentos.domain.federation.remote import RemoteRun, remote_ref
 from agentos.domain.federation.selection import choose
 from agentos.domain.ids import is_named_id
 from agentos.federation.door import Federation, federation_of
-from agentos.federation.forwarding import RETRIED, refusal_of
 from agentos.federation.ingest import ingest, read_batch, require_peer
 from agentos.federation.parameters import read_deltas, read_sequence, read_types
 from agentos.federation.proxy import RemoteEvents, Wanted
+from agentos.federation.refusals import may_pass, refusal_of
 from agentos.federation.schemas import CancelBody, ForwardBody, ForwardPart
 from agentos.gateways.http.answers import Answer, json_answer
 from agentos.gateways.http.authorization import require
@@ -265,7 +265,7 @@ async def ask_there(
             error = refusal_of(answer, stack_id)
             if attempt > 1 and (meant := asked.on_repeat(error)) is not None:
                 return meant
-            if answer[0] < 500 and answer[0] not in RETRIED:
+            if not may_pass(answer[0]):
                 raise error
         if attempt < retries.attempts:
             await asyncio.sleep(retries.base_s * 2 ** (attempt - 1))

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentos.domain.agent.agent import Definition
 from agentos.domain.auth import Principal
+from agentos.domain.envelope import Readable
 from agentos.domain.federation.peer import PeerEntry, StackId
 from agentos.domain.ids import FREE_ID_PATTERN, NAMED_ID_PATTERN
 from agentos.domain.key.key import KeyKind
@@ -277,7 +278,7 @@ class FailForward(Command):
     """Write that a peer did not take a run."""
 
     forward_id: ForwardId
-    error: ErrorInfo
+    error: Annotated[ErrorInfo, Readable]
 
 
 class CopyEvents(Command):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
@@ -10,7 +11,7 @@ from pydantic import Field
 from agentos.domain.aggregate import Aggregate, Moment, next_event
 from agentos.domain.envelope import Event, Payload, by_type, fits_a_line, is_none, read_line
 from agentos.domain.errors import ConflictError, NotFoundError
-from agentos.domain.federation.view import fold_view, new_view
+from agentos.domain.federation.view import final_status, fold_view, known_status, new_view
 from agentos.domain.ids import FREE_ID_PATTERN
 from agentos.domain.log import Recorded
 from agentos.domain.run.events import FINAL_TYPES
@@ -119,7 +120,7 @@ class RemoteRun(Aggregate):
             case RemoteEnded() as end:
                 self.has_ended = True
                 if self.view_state is not None:  # the event that says so may not be in the copy
-                    self.view_state["status"] = end.status
+                    self.view_state["status"] = known_status(end.status)
 
     def _take(self, copied: EventsCopied) -> None:
         for line in copied.lines:
@@ -156,6 +157,7 @@ class RemoteRun(Aggregate):
         fresh = self._fresh(lines)
         if not fresh or self.has_ended:
             return []
+        self._require_folds([inner for _, inner in fresh])
         stack_id, first, last = self.linked.stack_id, self.copied + 1, self.copied + len(fresh)
         texts = [line.decode() for line, _ in fresh]
         staged: list[Payload] = [
@@ -167,9 +169,20 @@ class RemoteRun(Aggregate):
             )
         final = fresh[-1][1]
         if final["type"] in FINAL_TYPES:
-            status = str(final["payload"].get("status", "completed"))
-            staged.append(RemoteEnded(stack_id=stack_id, status=status, last=last))
+            staged.append(RemoteEnded(stack_id=stack_id, status=final_status(final), last=last))
         return self._events(staged, at)
+
+    def _require_folds(self, events: Sequence[dict[str, Any]]) -> None:
+        """Raise `ConflictError` for events that no reader of the copy could fold.
+
+        Once they were written they would stop every one of them, at every start.
+        """
+        tried = deepcopy(self.view_state) or {}
+        try:
+            for inner in events:
+                fold_view(tried, inner)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
+            raise ConflictError("the peer sent what does not fold") from exc
 
     def miss(
         self,

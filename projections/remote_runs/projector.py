@@ -17,11 +17,11 @@ from agentos.domain.federation.remote import (
     RemoteRun,
     RunLinked,
 )
-from agentos.domain.federation.view import fold_view, new_view
+from agentos.domain.federation.view import fold_view, known_status, new_view
 from agentos.domain.times import rfc3339, to_ms
 from agentos.projections.errors import PoisonRecordError
 from agentos.projections.projector import Connection
-from agentos.projections.reading import Inner, Reading
+from agentos.projections.reading import Inner, Reading, storable
 from agentos.projections.remote_runs.row import COLUMNS, READ_COLUMNS, RemoteRow
 from agentos.projections.runs.row import label_digest
 
@@ -96,8 +96,8 @@ def _linked(key: Key, inner: Inner) -> RemoteRow:
         run_id=key[1],
         stack_id=payload["stack_id"],
         forward_id=payload["forward_id"],
-        agent_id=payload["agent_id"],
-        status=payload["status"],
+        agent_id=storable(payload["agent_id"]),
+        status=known_status(payload["status"]),
         created_at=_time(payload["created_at"], inner["time"]),
         labels=[label_digest(name, value) for name, value in labels.items()],
         view_json=_json(new_view(key[0], key[1], payload)),
@@ -123,7 +123,8 @@ def _evolve(row: RemoteRow, kind: str, inner: Inner) -> None:
         view = row.view()
         for line in payload["lines"]:
             fold_view(view, read_line(line.encode()))
-        row.view_json, row.status, row.copied = _json(view), str(view["status"]), payload["last"]
+        row.view_json, row.copied = _json(view), payload["last"]
+        row.status = known_status(view["status"])
         row.created_at = _time(view["created_at"], row.created_at)
     elif kind == GapFound.TYPE:
         gap = {name: payload[name] for name in ("first", "last", "reason")}
@@ -138,8 +139,9 @@ def _evolve(row: RemoteRow, kind: str, inner: Inner) -> None:
         row.gaps = _json(left)
     elif kind == RemoteEnded.TYPE:
         row.has_ended = True
-        if row.status != payload["status"]:  # the event that says so is not in the copy
-            row.status = payload["status"]
+        status = known_status(payload["status"])
+        if row.status != status:  # the event that says so is not in the copy
+            row.status = status
             row.view_json = _json({**row.view(), "status": row.status})
 
 

@@ -1,12 +1,17 @@
 """A run is forwarded: where to, under which key, what its caller hears. Nothing is made twice."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from agentos.domain.envelope import read_line
 from agentos.domain.federation.forward import Forward, forward_ref
 from agentos.domain.federation.peer import PeerEntry
+from agentos.federation.forwarding import Forwarder
+from agentos.handlers.commands import FailForward
 from agentos.infra.memory.log import MemoryLog
 from tests.federation.fake_peer import RUN, FakePeer, run_of
 from tests.federation.node import FedNode, two_nodes
@@ -25,6 +30,13 @@ async def stored(node: FedNode, forward_id: str) -> Forward:
     """Return a forward as the log has it."""
     ref = forward_ref("tnt_a", forward_id)
     return Forward(ref).fold(await MemoryLog.read(node.door.log, ref))
+
+
+def forwarder(node: FedNode) -> Forwarder:
+    """Return what makes a node's forwards."""
+    federation = node.door.gateway._federation
+    assert federation is not None
+    return federation.forwarder
 
 
 async def test_a_run_is_forwarded_and_comes_back() -> None:
@@ -360,3 +372,78 @@ async def test_the_next_process_finishes_what_one_began(node: FedNode, fake: Fak
     assert {sent["idempotency_key"] for sent in fake.created} == {"k"}
     status, body = await node.forward(FAKE, key="k")
     assert (status, body["forwarded"]["remote_run_id"]) == (200, RUN)
+
+
+async def reread(node: FedNode, forward_id: str) -> list[dict[str, Any]]:
+    """Return a forward's events, each read back from its line."""
+    records = await MemoryLog.read(node.door.log, forward_ref("tnt_a", forward_id))
+    return [read_line(line) for record in records for line in record.lines()]
+
+
+async def failed_once(node: FedNode) -> str:
+    """Return the id of the one forward that the log has."""
+    last = await node.door.log.last_of_kind("federation", "tnt_a")
+    return last[-1].ref.aggregate_id
+
+
+def nested(levels: int) -> Any:
+    """Return an object in an object in an object."""
+    found: Any = "x"
+    for _ in range(levels):
+        found = {"a": found}
+    return found
+
+
+HOSTILE: list[dict[str, Any]] = [
+    nested(220),
+    {f"k{at}": at for at in range(100_000)},
+    {"k": "x" * 2_000_000},
+    {"message": "m", "self": 1, "stack_id": "stk_evil", "retryable": {"a": 1}},
+    {"nul": "\x00", "\x00": 1, "deep": nested(60), "why": "kept"},
+]
+
+
+@pytest.mark.parametrize("details", HOSTILE)
+async def test_what_a_refusal_carries_is_bounded_before_it_is_written(
+    node: FedNode, fake: FakePeer, details: dict[str, Any]
+) -> None:
+    message = "no\x00" * 10_000
+    fake.answers = [(409, refusal("conflict", details=details, message=message))]
+    status, body = await node.forward(FAKE, key="k")
+    assert (status, body["error"]["code"], body["error"]["retryable"]) == (409, "conflict", False)
+    assert body["error"]["details"]["stack_id"] == "stk_fake"
+    events = await reread(node, await failed_once(node))
+    kept = events[-1]["payload"]["error"]
+    assert events[-1]["type"] == "agentos.federation.forward.failed"
+    assert len(json.dumps(kept)) < 10_000
+    assert "\x00" not in json.dumps(kept, ensure_ascii=False)
+    assert kept["details"].get("why") == details.get("why")
+
+
+@pytest.mark.parametrize("error", [5, [], {"code": [1], "message": {}}, {"code": "x" * 10**6}])
+async def test_a_refusal_that_is_no_error_object(node: FedNode, fake: FakePeer, error: Any) -> None:
+    fake.answers = [(403, {"error": error})]
+    status, body = await node.forward(FAKE)
+    assert (status, body["error"]["code"]) == (502, "forward_failed")
+    assert len(json.dumps(body)) < 1_000
+
+
+async def test_what_a_run_carries_is_bounded_before_it_is_written(
+    node: FedNode, fake: FakePeer, fake_entry: PeerEntry
+) -> None:
+    fake.answers = [
+        (201, run_of(status="a\x00b", created_at="x" * 100, events_url="/v1/\x00/" + "x" * 5000))
+    ]
+    status, body = await node.forward(FAKE)
+    expected = f"{fake_entry.endpoints.orchestrator}/v1/runs/{RUN}/events"
+    assert (status, body["forwarded"]["status"]) == (200, "queued")
+    assert body["forwarded"]["remote_events_url"] == expected
+    await eventually(lambda: not len(forwarder(node).unfinished))
+    assert (await stored(node, body["forwarded"]["forward_id"])).status == "accepted"
+
+
+def test_a_failure_that_no_line_can_hold_is_refused() -> None:
+    command = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "forward_id": "fwd_1"}
+    error = {"code": "conflict", "message": "no", "details": nested(220)}
+    with pytest.raises(ValidationError):
+        FailForward.model_validate({**command, "error": error})

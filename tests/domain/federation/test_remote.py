@@ -3,11 +3,14 @@
 import json
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentos.domain.envelope import read_line
 from agentos.domain.errors import ConflictError
+from agentos.domain.federation import remote
 from agentos.domain.federation.ingest import Ingest, ingest_ref
 from agentos.domain.federation.remote import (
     GapFilled,
@@ -18,6 +21,7 @@ from agentos.domain.federation.remote import (
     copied_lines,
     remote_ref,
 )
+from agentos.domain.federation.view import STATUSES
 from agentos.domain.log import Recorded, make_commit
 from tests.domain.given import Ids, moment
 
@@ -54,11 +58,11 @@ def line(sequence: int, **more: Any) -> bytes:
 class Copy:
     """A copy and the log under it."""
 
-    def __init__(self) -> None:
+    def __init__(self, link: RunLinked = LINK) -> None:
         self.ids = Ids()
         self.records: list[Recorded] = []
         self.remote = RemoteRun(remote_ref("tnt_a", RUN))
-        self.write(self.remote.link(LINK, moment(new_id=self.ids)))
+        self.write(self.remote.link(link, moment(new_id=self.ids)))
 
     def write(self, events: Any) -> list[str]:
         """Append events and fold them; returns their types."""
@@ -167,3 +171,56 @@ def test_pushes_are_kept_once_and_their_gaps_are_known(sequences: list[int]) -> 
             ingest.evolve(event)
     missing = {at for gap in ingest.gaps() for at in range(gap.first, gap.last + 1)}
     assert missing == set(range(1, max(taken, default=0) + 1)) - taken
+
+
+NUMBERS = st.one_of(
+    st.integers(),
+    st.integers(min_value=10**300, max_value=10**400),
+    st.floats(),
+    st.booleans(),
+    st.text(),
+    st.none(),
+)
+MODEL_CALL = "agentos.model.completed"
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=6), NUMBERS)
+def test_a_peers_numbers_never_stop_a_fold(pairs: list[tuple[Any, Any]], odd: Any) -> None:
+    copy = Copy()
+    for at, (cost, tokens) in enumerate(pairs, 1):
+        said = {"cost_usd": cost, "usage": {"total_tokens": tokens}}
+        copy.copy(line(at, type=MODEL_CALL, payload=said))
+    copy.copy(line(len(pairs) + 1, final=True, payload={"output": {"n": [odd]}, "status": odd}))
+    view = RemoteRun(copy.remote.ref).fold(copy.records).view()
+    assert view["status"] == "completed"
+    orjson.dumps(view)  # it can be answered
+    summary = view.get("summary", {"cost_usd": 0, "tokens_total": 0})
+    assert 0 <= summary["cost_usd"] < 10**13
+    assert type(summary["tokens_total"]) is int
+
+
+@given(st.text(), st.text())
+def test_a_status_is_a_known_one(first: str, last: str) -> None:
+    copy = Copy(LINK.model_copy(update={"status": first}))
+    assert copy.remote.view()["status"] in STATUSES
+    copy.copy(line(1, final=True, payload={"status": last}))
+    assert copy.remote.view()["status"] == "completed"
+    ended = read_line(copy.records[-1].lines()[-1])
+    assert (ended["type"], ended["payload"]["status"]) == (RemoteEnded.TYPE, "completed")
+
+
+def test_what_does_not_fold_is_refused_before_it_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copy = Copy()
+
+    def too_large(view: dict[str, Any], inner: dict[str, Any]) -> None:
+        view["status"] = "half done"
+        raise OverflowError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(remote, "fold_view", too_large)
+        with pytest.raises(ConflictError):
+            copy.copy(line(1))
+    assert copy.remote.view()["status"] == "queued"
+    assert copy.copy(line(1))

@@ -8,7 +8,7 @@ from agentos.domain.log import Recorded
 from agentos.domain.run.events import ErrorInfo
 from agentos.projections.open_forwards.queries import open_forwards
 from agentos.projections.queries import Pool
-from agentos.projections.remote_runs.queries import open_copies
+from agentos.projections.remote_runs.queries import get_remote_run, open_copies
 from tests.domain.given import ANNA, T0, moment, written
 from tests.projections.test_writer import fresh
 
@@ -63,9 +63,10 @@ class History:
         forward = self.forwards[name]
         return self._written(forward, [*forward.fail(ERROR, moment(T0))])
 
-    def link(self, run_id: str) -> Recorded:
+    def link(self, run_id: str, **said: str) -> Recorded:
         remote = RemoteRun(remote_ref("tnt_a", run_id))
-        return self._written(remote, [*remote.link(LINKED, moment(T0))])
+        linked = LINKED.model_copy(update=said)
+        return self._written(remote, [*remote.link(linked, moment(T0))])
 
 
 async def test_a_row_comes_with_the_intent_and_goes_with_the_result(dsn: str, pool: Pool) -> None:
@@ -91,3 +92,15 @@ async def test_a_copy_is_open_until_it_is_whole(dsn: str, pool: Pool) -> None:
         assert await open_copies(pool) == (1, [("tnt_a", "run_1")])
         await conn.execute("UPDATE remote_runs SET has_ended = true")
         assert await open_copies(pool) == (1, [])
+
+
+async def test_what_an_earlier_version_took_over_from_a_peer_does_not_stop_it(
+    dsn: str, pool: Pool
+) -> None:
+    conn, writer = await fresh(dsn)
+    then = History()
+    async with conn:
+        await writer.write([then.link("run_1", status="a\x00b", created_at="\x00")])
+        row = await get_remote_run(pool, "tnt_a", "run_1")
+        assert row is not None
+        assert (row.status, row.view()["status"]) == ("queued", "queued")
