@@ -1,8 +1,9 @@
 """Who asks: the auth context that every command and port call carries, scopes and roles."""
 
-from typing import Any, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 USER_SCOPES: Final = frozenset(
     "runs:create runs:read runs:cancel runs:forward agents:read tools:invoke models:invoke "
@@ -45,15 +46,41 @@ class Principal(BaseModel):
     display_name: str | None = Field(default=None, exclude_if=lambda v: v is None)
 
 
+LONGEST_TEXT: Final = 256
+MOST_TAGS: Final = 32
+Short = Annotated[str, Field(max_length=LONGEST_TEXT)]
+
+
 class PolicyContext(BaseModel):
-    """What a policy may look at besides the content."""
+    """What a policy may look at besides the content.
+
+    It is bounded, for every audit record of a run holds it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    data_classification: str = "internal"
-    region: str = "local"
-    purpose: str = "agent_run"
-    consent_tags: tuple[str, ...] = Field(default=(), exclude_if=lambda v: not v)
+    data_classification: Short = "internal"
+    region: Short = "local"
+    purpose: Short = "agent_run"
+    consent_tags: Annotated[tuple[Short, ...], Field(max_length=MOST_TAGS)] = Field(
+        default=(), exclude_if=lambda v: not v
+    )
+
+
+def shortened(context: Any) -> Any:
+    """Return what was given for a policy context within its bounds, anything else as it is."""
+    match context:
+        case str():
+            return context[:LONGEST_TEXT]
+        case Mapping():
+            return {name: shortened(value) for name, value in context.items()}
+        case list() | tuple():
+            return [shortened(value) for value in context[:MOST_TAGS]]
+    return context
+
+
+RecordedPolicyContext = Annotated[PolicyContext, BeforeValidator(shortened)]
+"""A policy context in an event: those from before there were bounds are cut, so that they fold."""
 
 
 class AuthContext(BaseModel):

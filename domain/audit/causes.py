@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from agentos.domain.audit.chain import Entry, Meta, Outcome
-from agentos.domain.auth import SYSTEM_PRINCIPAL, Principal
+from agentos.domain.auth import LONGEST_TEXT, SYSTEM_PRINCIPAL, Principal, shortened
 from agentos.domain.envelope import NO_TRACE
 from agentos.domain.log import Recorded
 
@@ -118,7 +118,8 @@ def _steps(payload: Inner) -> Meta:
     return dict(payload["summary"])
 
 
-LONGEST: Final = 256
+LONGEST: Final = LONGEST_TEXT
+"""Of any text in a record, in characters."""
 REFUSED: Final = frozenset(
     {"forbidden", "policy_blocked", "rate_limited", "quota_exceeded", "unauthorized"}
     | {"tenant_disabled", "tenant_unknown", "tenant_mismatch", "approval_rejected"}
@@ -213,25 +214,37 @@ TAKES_RUN: Final = frozenset(
 
 
 def entry_of(record: Recorded, inner: Inner, run: RunSeen | None = None) -> Entry:
-    """Return the record's entry of one event; `run` for the events of runs."""
+    """Return the record's entry of one event; `run` for the events of runs.
+
+    No text of it is longer than `LONGEST`, whatever the event holds.
+    """
     rule, payload = AUDITED[inner["type"]], inner["payload"]
     run_id = inner.get("run_id") or payload.get(rule.of_run or "run_id")
     return Entry(
         principal=_principal(rule, inner, run),
         action=rule.action,
-        resource=str(payload[rule.resource]) if rule.resource else record.ref.aggregate_id,
+        resource=str(payload[rule.resource])[:LONGEST]
+        if rule.resource
+        else record.ref.aggregate_id,
         outcome=rule.outcome(payload),
         cause=inner["event_id"],
-        correlation_id=_correlation(record, payload, run),
-        request_id=payload.get("request_id", ""),
-        reason=rule.reason(payload),
+        correlation_id=_correlation(record, payload, run)[:LONGEST],
+        request_id=payload.get("request_id", "")[:LONGEST],
+        reason=shortened(rule.reason(payload)),
         run_id=run_id,
-        policy_context=run.policy_context if run else payload.get("policy_context"),
-        meta=_meta(rule, record, inner, run),
+        policy_context=shortened(run.policy_context if run else payload.get("policy_context")),
+        meta=shortened(_meta(rule, record, inner, run)),
     )
 
 
 def _principal(rule: Audited, inner: Inner, run: RunSeen | None) -> Principal:
+    who = _who(rule, inner, run)
+    if len(who.display_name or "") <= LONGEST and len(who.principal_id) <= LONGEST:
+        return who
+    return Principal.model_validate(shortened(who.model_dump()))
+
+
+def _who(rule: Audited, inner: Inner, run: RunSeen | None) -> Principal:
     if rule.by_member:
         by = inner["payload"]["by"]
         kind = "service" if by.startswith("svc_") else "user"

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import Field
 
 from agentos.domain.aggregate import Aggregate, Moment, next_event
-from agentos.domain.auth import PolicyContext, Principal
+from agentos.domain.auth import Principal, RecordedPolicyContext
 from agentos.domain.envelope import Event, Payload, by_type, is_none
 from agentos.domain.errors import ConflictError
 from agentos.domain.ids import derived_id
@@ -32,7 +32,7 @@ class ForwardRequested(Payload):
     idempotency_key: str
     principal: Principal
     scopes: list[str]
-    policy_context: PolicyContext
+    policy_context: RecordedPolicyContext
     attempt: int
     correlation_id: str | None = Field(default=None, exclude_if=is_none)
     parent_span_id: str | None = Field(default=None, exclude_if=is_none)

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentos.domain.auth import PolicyContext, Principal
+from agentos.domain.auth import Principal, RecordedPolicyContext
 from agentos.domain.envelope import Payload, by_type, is_none
 
 StepKind = Literal["plan", "model", "tool", "memory"]
@@ -135,7 +135,7 @@ class RunCreated(Payload):
     tooling: dict[str, Any]
     run_options: dict[str, Any]
     principal: Principal
-    policy_context: PolicyContext
+    policy_context: RecordedPolicyContext
     agent_version: str
     idempotency_key: str | None = None
     correlation_id: str | None = Field(default=None, exclude_if=is_none)

@@ -101,6 +101,13 @@ async def test_a_body_s_auth_narrows(door: Door) -> None:
     assert auth.policy_context.purpose == "test"
 
 
+async def test_a_policy_context_of_any_length_is_refused(door: Door) -> None:
+    for context in ({"purpose": "x" * 257}, {"consent_tags": ["x"] * 33}):
+        status, answer = await door.create({"input": INPUT, "auth": {"policy_context": context}})
+        assert (status, answer["error"]["code"]) == (400, "invalid_request")
+    assert not door.sent
+
+
 @pytest.mark.parametrize(
     ("auth", "status", "code"),
     [
