@@ -8,16 +8,23 @@ named, and a file that was broken off can be gone on with behind its last whole 
 import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
 
+from agentos.domain.audit.checkpoint import CHECKPOINTS, AuditCheckpoints
 from agentos.domain.log import Commit, Lease, Recorded
 from agentos.domain.subjects import StreamRef
 
 FORMAT: Final = "agentos-log"
 VERSION: Final = 1
 NO_CHAIN: Final = "0" * 64
+HEADERS: Final = (
+    "command_id", "causation_id", "base", "priority", "correlation_id", "by_tenant", "sealed",
+    "waits_until",
+)  # fmt: skip
+"""What a line has of a commit only where it says something."""
 
 
 class ArchiveError(Exception):
@@ -36,7 +43,7 @@ def to_entry(record: Recorded) -> bytes:
         "types": record.types,
         "body": (record.body if record.stored is None else record.stored).decode(),
     }
-    for name in ("command_id", "causation_id", "base", "priority", "sealed"):
+    for name in HEADERS:
         if value := getattr(record, name):
             entry[name] = value
     if record.lease is not None:
@@ -60,7 +67,10 @@ def from_entry(line: bytes) -> Recorded:
             lease=None if lease is None else Lease(lease[0], int(lease[1])),
             base=int(entry.get("base", 0)),
             priority=entry.get("priority", ""),
+            correlation_id=entry.get("correlation_id", ""),
+            by_tenant=entry.get("by_tenant", ""),
             sealed=entry.get("sealed", ""),
+            waits_until=int(entry.get("waits_until", 0)),
             position=int(entry["position"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -114,17 +124,16 @@ class Places:
         expected = self._last.get(record.ref, 0)
         self._old.append(record.position)
         self._last[record.ref] = self.position
-        commit = Commit(
-            ref=record.ref,
-            commit_id=record.commit_id,
-            first_sequence=record.first_sequence,
-            types=record.types,
-            body=record.body,
-            command_id=record.command_id,
-            causation_id=record.causation_id,
-            lease=record.lease,
-            base=self._start + bisect_right(self._old, record.base) if record.base else 0,
-            priority=record.priority,
-            sealed=record.sealed,
-        )
-        return commit, expected
+        values = {field.name: getattr(record, field.name) for field in fields(Commit)}
+        values["base"] = self._at(record.base) if record.base else 0
+        if is_signature(record) and record.causation_id:
+            values["causation_id"] = str(self._at(int(record.causation_id)))
+        return Commit(**values), expected
+
+    def _at(self, old: int) -> int:
+        return self._start + bisect_right(self._old, old)
+
+
+def is_signature(record: Commit) -> bool:
+    """Whether it is a checkpoint, whose cause is the position of the last record under it."""
+    return record.ref.kind == AuditCheckpoints.KIND and record.ref.aggregate_id == CHECKPOINTS

@@ -14,6 +14,7 @@ from agentos.domain.times import rfc3339
 LONGEST: Final = 1_000
 """Records that one checkpoint covers at most."""
 
+CHECKPOINTS: Final = "checkpoints"
 STATEMENT: Final = b"agentos.audit.checkpoint.v1\n"
 Verify = Callable[[str, bytes, str], bool]
 """`(public key, message, signature)`, key and signature in hex: whether it holds."""
@@ -129,7 +130,7 @@ def statement(checkpoint: Mapping[str, Any]) -> bytes:
 
 def checkpoints_ref(tenant_id: str) -> StreamRef:
     """Return where the checkpoints of a tenant's chain are."""
-    return StreamRef(tenant_id, AuditCheckpoints.KIND, "checkpoints")
+    return StreamRef(tenant_id, AuditCheckpoints.KIND, CHECKPOINTS)
 
 
 def keys_ref() -> StreamRef:

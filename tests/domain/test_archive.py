@@ -1,11 +1,14 @@
 """Commits in an archive come back whole, and find their places in another log."""
 
+from dataclasses import fields
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentos.domain.archive import ArchiveError, Digest, Places, from_entry, to_entry
-from agentos.domain.log import Lease, Recorded
+from agentos.domain.log import Commit, Lease, Recorded
 from agentos.domain.subjects import StreamRef
 
 refs = st.builds(
@@ -26,6 +29,10 @@ records = st.builds(
     lease=st.none() | st.builds(Lease, st.text(max_size=5), st.integers(0, 2**50)),
     base=st.integers(0, 50),
     priority=st.sampled_from(["", "high"]),
+    correlation_id=st.text(max_size=5),
+    by_tenant=st.text(max_size=5),
+    sealed=st.text(max_size=5),
+    waits_until=st.integers(0, 2**50),
     position=st.integers(1, 2**40),
 )
 
@@ -35,6 +42,37 @@ def test_a_commit_comes_back_whole(record: Recorded) -> None:
     line = to_entry(record)
     assert b"\n" not in line
     assert from_entry(line) == record
+
+
+def test_no_member_of_a_commit_is_forgotten() -> None:
+    """A new one that is not in the archive would be lost by every restore."""
+    said: dict[str, Any] = {
+        "ref": StreamRef("tnt_a", "run", "run_1"),
+        "first_sequence": 3,
+        "types": ("a.b",),
+        "body": b"{}",
+        "lease": Lease("wrk_1", 7),
+        "base": 2,
+        "waits_until": 9,
+    }
+    values = {f.name: said.get(f.name, f"some {f.name}") for f in fields(Commit)}
+    record = Recorded(**values, position=5)
+    read = from_entry(to_entry(record))
+    placed, _ = Places(4).place(read)
+    for field in fields(Commit):
+        assert getattr(record, field.name) not in ("", 0, None, field.default)
+        assert getattr(read, field.name) == getattr(record, field.name), field.name
+        if field.name != "base":
+            assert getattr(placed, field.name) == getattr(record, field.name), field.name
+
+
+def test_an_archive_of_before_the_newer_members_still_reads() -> None:
+    line = (
+        b'{"position":3,"tenant_id":"tnt_a","kind":"run","id":"run_1","commit_id":"c",'
+        b'"first":1,"types":["a.b"],"body":"{}"}'
+    )
+    read = from_entry(line)
+    assert (read.correlation_id, read.by_tenant, read.waits_until) == ("", "", 0)
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b"[1]", b'{"position": "x"}', b"\xff"])
