@@ -68,7 +68,9 @@ async def _work(auditor: Auditor, parts: AuditorParts, worker: str) -> None:
     await auditor.notary.publish_key()
     await auditor.resume()
     await record_once(parts, NODE_TENANT, _key_used(parts, worker))
-    await asyncio.gather(auditor.run(), auditor.notary.run())
+    async with asyncio.TaskGroup() as both:  # whatever ends one, the other is over with it
+        both.create_task(auditor.run())
+        both.create_task(auditor.notary.run())
 
 
 def _key_used(parts: AuditorParts, worker: str) -> Entry:

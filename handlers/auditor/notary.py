@@ -5,6 +5,7 @@ hold is signed no more: an alarm, in the log and as a metric, for a person to lo
 """
 
 import asyncio
+from copy import copy
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -160,20 +161,19 @@ class Notary:
         """Append one checkpoint; `False` when it has to wait."""
         parts = self._parts
         due = chain.unsigned[:LONGEST]
-        expected, base = chain.checkpoints.position, self.base
+        signed, base = copy(chain.checkpoints), self.base  # nothing is signed until it is written
         try:
-            events = chain.checkpoints.sign([u.hash for u in due], parts.signer, parts.moment())
+            events = signed.sign([u.hash for u in due], parts.signer, parts.moment())
             end = str(due[-1].position)
-            commit = make_commit(
-                chain.checkpoints.ref, events, parts.new_id, base=base, causation_id=end
-            )
+            commit = make_commit(signed.ref, events, parts.new_id, base=base, causation_id=end)
             parts.crash_point("auditor.before_checkpoint")
-            chain.checkpoints.position = await parts.log.append(commit, expected=expected)
+            signed.position = await parts.log.append(commit, expected=signed.position)
             parts.crash_point("auditor.after_checkpoint")
         except (AppendConflictError, AgentOSError) as error:
             log.info("a checkpoint is decided again", tenant_id=tenant_id, error=str(error))
             return await self._reread(tenant_id, chain)
         parts.metrics.checkpoints.inc()
+        chain.checkpoints = signed
         self._signed(chain, due[-1].position)
         return True
 
