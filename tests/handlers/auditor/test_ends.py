@@ -62,7 +62,7 @@ async def test_a_checkpoint_that_was_broken_off_is_signed_as_it_should_be(writes
 class BrokenLog(MemoryLog):
     """A log that cannot be followed."""
 
-    async def tail(self, *, after: int, **which: object) -> AsyncGenerator[TailBatch]:  # type: ignore[override]
+    async def tail(self, *, after: int, **which: object) -> AsyncGenerator[TailBatch]:
         raise DependencyUnavailableError("the log is away", dependency="nats")
         yield
 
