@@ -42,8 +42,10 @@ log = structlog.get_logger()
 async def erase_subject(parts: Parts, auth: AuthContext, command: EraseSubject) -> dict[str, Any]:
     """Destroy the key of a data subject's content. Returns `{erasure}`, the report.
 
-    Once it has answered, no process of the node shows the content. With `dry_run` only what
-    would be reached is counted. Done again it finds nothing, and returns the last report.
+    Once it has answered, no process of the node shows the content. An earlier one that was broken
+    off is carried out first, and what came after its decision is erased as well. With `dry_run`
+    only what would be reached is counted. Done again it finds nothing, and returns the last
+    report.
     Raises `NotFoundError` for a tenant that is not the caller's to administer.
     """
     require_admin(auth)
@@ -54,11 +56,14 @@ async def erase_subject(parts: Parts, auth: AuthContext, command: EraseSubject) 
     keys = _keys(parts)
     ref = subject_ref(command.tenant_id, subject_id_of(command.tenant_id, command.subject))
     subject = DataSubject(ref).fold(await parts.log.read(ref))
-    is_there = await keys.state(command.tenant_id, subject.key_id) == "alive"
-    if command.dry_run or not (is_there or subject.is_pending):
-        report = subject.report if not is_there else await _reached(parts, ref, subject.generation)
-        return {"erasure": _view(subject, report, done=False, is_dry=command.dry_run)}
     at = parts.moment_of(auth, command)
+    is_resumed = subject.is_pending and not command.dry_run
+    if is_resumed:  # an earlier one: what came after its decision has a key of its own
+        subject = await carry_out(parts, subject, at)
+    is_there = await keys.state(command.tenant_id, subject.key_id) == "alive"
+    if command.dry_run or not is_there:
+        report = subject.report if not is_there else await _reached(parts, ref, subject.generation)
+        return {"erasure": _view(subject, report, done=is_resumed, is_dry=command.dry_run)}
 
     def decision(found: DataSubject, at: Moment) -> list[Event]:
         return found.erase(at)

@@ -18,7 +18,8 @@ async def fork_run(parts: Parts, auth: AuthContext, command: ForkRun) -> dict[st
     """Start a run that has done the first steps of another, and goes on by itself.
 
     It is the caller's run, of the same version of the agent, admitted as any other; the past is
-    in its first commit. Returns `{run, position, existing}`. Raises `NotFoundError`,
+    in its first commit. A fork of a sealed run is sealed. Returns `{run, position, existing}`.
+    Raises `NotFoundError`,
     `InvalidStateTransitionError` for a step that the run never had or whose past has no end,
     `PayloadTooLargeError` for a past over the size of a commit, `SubjectErasedError` for one
     that was erased, and what `create_run` raises.
@@ -39,6 +40,7 @@ async def fork_run(parts: Parts, auth: AuthContext, command: ForkRun) -> dict[st
         agent_id=source.agent_id,
         created=_created(auth, command, source),
         past=renewed(past_before(events, command.from_step), parts.new_id),
+        is_sealed=bool(source.sealed),
     )
     at = parts.moment(auth.principal, command.traceparent, command.command_id or "")
     return await begin_run(parts, auth, tenant, beginning, at)

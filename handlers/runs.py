@@ -38,11 +38,15 @@ BODY: Final = ("input", "context", "tooling", "run_options", "fork")
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """How a run begins: its first fact, and the past that a fork takes over."""
+    """How a run begins: its first fact, and the past that a fork takes over.
+
+    `is_sealed` says that the past is, and so the run is too, whatever its tenant has switched.
+    """
 
     agent_id: str
     created: RunCreated
     past: Past = field(default_factory=list)
+    is_sealed: bool = False
 
 
 async def create_run(parts: Parts, auth: AuthContext, command: CreateRun) -> dict[str, Any]:
@@ -178,7 +182,7 @@ async def _write_created(
     parts.crash_point("handlers.after_reserved")
     run = Run(run_ref(tenant.ref.tenant_id, slot.run_id))
     created = beginning.created
-    run.sealed = await sealing_key(parts, tenant, subject_of(created))
+    run.sealed = await sealing_key(parts, tenant, subject_of(created), always=beginning.is_sealed)
     run.create(beginning.agent_id, created, at)
     run.adopt(beginning.past, at)
     priority = created.run_options["priority"]

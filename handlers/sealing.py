@@ -10,12 +10,14 @@ from agentos.handlers.parts import Parts
 RACES: Final = 3
 
 
-async def sealing_key(parts: Parts, tenant: Tenant, person: str) -> str:
+async def sealing_key(parts: Parts, tenant: Tenant, person: str, *, always: bool = False) -> str:
     """Return the key of a run's data subject, made if it is missing; nothing for a plain run.
+
+    A run is plain when its tenant's switch is off, unless `always`.
 
     Of a subject that was erased it is the next one: what comes after is not erased with it.
     """
-    if not tenant.profile.privacy.erasure:
+    if not (always or tenant.profile.privacy.erasure):
         return ""
     if parts.keys is None:
         raise DependencyUnavailableError("there are no content keys", dependency="content_keys")

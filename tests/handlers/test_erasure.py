@@ -263,6 +263,28 @@ async def test_an_erasure_that_was_broken_off_is_seen_through_by_the_next_start(
 
 
 @virtual_time
+async def test_what_came_after_an_erasure_that_was_broken_off_is_erased_by_the_next() -> None:
+    async with a_node() as node:
+        parts = await switched(node, crash_point=crash_at("handlers.after_subject_erased"))
+        other = await node.handlers()
+        before = await start(parts)
+        with pytest.raises(Crash):
+            await erase(parts)
+        after = await start(other)
+        assert (await shown(node, after)).sealed == f"{IDA}-2"
+        assert (await erase(other, dry_run=True))["done_now"] is False
+        report = await erase(other)
+        assert (report["done_now"], report["erased"], report["runs"]) == (True, True, 1)
+        for run_id in (before, after):
+            assert not (await shown(node, run_id)).is_readable
+        subject = await _subject(node)
+        assert (subject.is_pending, subject.generation) == (False, 3)
+        for key_id in subject.erased_keys():
+            assert await node.keys.read("tnt_a", key_id) == b""
+        assert (await erase(other))["done_now"] is False
+
+
+@virtual_time
 async def test_a_key_that_a_backup_brought_back_is_destroyed_at_the_start() -> None:
     async with a_node() as node:
         parts = await switched(node)
@@ -300,6 +322,22 @@ async def test_a_fork_stays_its_subjects_and_there_is_none_of_what_is_erased() -
         await erase(parts)
         with pytest.raises(SubjectErasedError):
             await fork_run(parts, caller(), command)
+
+
+@virtual_time
+async def test_a_fork_of_a_sealed_run_is_sealed_after_the_switch_is_off_too() -> None:
+    async with a_node() as node:
+        parts = await switched(node)
+        Executor(node, Models(["tool.a"], WORD, WORD), Tools({"tool.a": Tool()}))
+        run_id = await start(parts)
+        await until_final(node, run_id)
+        await send(parts, "tenant.update", changes={"privacy": {"erasure": False}})
+        assert (await shown(node, await start(parts))).sealed == ""
+        command = ForkRun(traceparent=TRACE, run_id=run_id, from_step=3)
+        forked = (await fork_run(parts, caller(), command))["run"]["run_id"]
+        await until_final(node, forked)
+        assert (await shown(node, forked)).sealed == f"{IDA}-1"
+        assert WORD.encode() not in await raw(node, forked)
 
 
 @virtual_time
