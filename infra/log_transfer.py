@@ -66,7 +66,8 @@ async def import_log(log: EventLog, reader: ArchiveReader, report: Report) -> Pl
     head, start = await log.head(), await log.start()
     places = Places(start)
     records = _flat(reader)
-    await _compare(log, places, list(islice(records, max(0, head - start))), head)
+    # As it comes, one at a time: what is there may be all of a large log.
+    await _compare(log, places, islice(records, max(0, head - start)), head)
     report(places.count, places.count)
     while batch := list(islice(records, IN_FLIGHT)):
         placed = [places.place(record) for record in batch]
@@ -139,13 +140,12 @@ async def _past(log: EventLog, after: int, head: int) -> AsyncGenerator[Recorded
                 return
 
 
-async def _compare(log: EventLog, places: Places, begun: Sequence[Recorded], head: int) -> None:
+async def _compare(log: EventLog, places: Places, begun: Iterator[Recorded], head: int) -> None:
     """Take in what an earlier import wrote; `ArchiveError` when the log holds anything else."""
-    expected = iter(begun)
     async for record in _past(log, places.position, head):
-        mine = next(expected, None)
+        mine = next(begun, None)
         if mine is None or (mine.ref, mine.commit_id) != (record.ref, record.commit_id):
             raise ArchiveError("the log is not empty, and is no beginning of this archive")
         places.place(mine)
-    if begun and places.position != head:
+    if places.position != head:
         raise ArchiveError("the log is not empty, and is no beginning of this archive")
