@@ -1,6 +1,8 @@
 """`agentos replay export`, `import` and `check`: incident capsules, and runs as tests."""
 
+import filecmp
 import os
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -144,17 +146,22 @@ def import_(
 
 
 def _keep(file: Path, place: Path) -> None:
-    """Put a copy in its place: whole, or not at all."""
+    """Put a copy in its place: whole, or not at all, and never in that of another capsule."""
     beside = place.with_name(f".{place.name}.{os.getpid()}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with file.open("rb") as source, beside.open("wb") as target:
             while piece := source.read(1 << 20):
                 target.write(piece)
-        beside.replace(place)
+        with suppress(FileExistsError):
+            os.link(beside, place)
+        is_same = filecmp.cmp(beside, place, shallow=False)
+        beside.unlink()
     except OSError as exc:
         beside.unlink(missing_ok=True)
         end(f"error: {place} cannot be written: {exc.strerror}", FAILED)
+    if not is_same:
+        end(f"error: {place} is another capsule of this id; it stays as it is", FAILED)
 
 
 def check(

@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -30,13 +32,24 @@ class Signer:
 def node_signer(data_dir: Path) -> Signer:
     """Return the signer of the node in a data directory; its key is made when first asked for."""
     path = data_dir / FILE
-    data_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(Ed25519PrivateKey.generate().private_bytes_raw())
-    except FileExistsError:
-        pass
+    if not path.exists():
+        data_dir.mkdir(parents=True, exist_ok=True)
+        _make(path)
     return Signer(Ed25519PrivateKey.from_private_bytes(path.read_bytes()))
+
+
+def _make(path: Path) -> None:
+    """Put a new key in its place, whole or not at all; of two at once the first one stays."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{token_hex(4)}")
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(Ed25519PrivateKey.generate().private_bytes_raw())
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def known_key(data_dir: Path) -> str | None:

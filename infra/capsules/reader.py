@@ -9,6 +9,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from agentos.domain.ids import is_named_id
 from agentos.domain.replay.capsule import CapsuleError, CapsuleRun, read_runs
 from agentos.infra.capsules.keys import holds
 from agentos.infra.capsules.writer import FORMAT, MANIFEST, SIGNATURE, Manifest, Part
@@ -40,6 +41,8 @@ def verify(path: Path) -> Manifest:
         raise CapsuleError(f"{path.name}: its manifest cannot be read") from exc
     if manifest.format != FORMAT:
         raise CapsuleError(f"{path.name}: this version reads {FORMAT}, not {manifest.format}")
+    if not is_named_id(manifest.capsule_id, "cap"):
+        raise CapsuleError(f"{path.name}: its manifest names no capsule's id")
     if not holds(manifest.public_key, ends[MANIFEST], ends[SIGNATURE]):
         raise CapsuleError(f"{path.name}: the signature is not that of its manifest")
     if parts != manifest.parts:

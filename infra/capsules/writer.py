@@ -74,17 +74,18 @@ class CapsuleWriter:
     ) -> None:
         try:
             if kind is None:
-                self._end()
-            self._tar.close()
-            self._gzip.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
+                self._close()
+                self._beside.replace(self._path)
         finally:
             self._file.close()
-            if kind is None:
-                self._beside.replace(self._path)
-            else:
-                self._beside.unlink(missing_ok=True)
+            self._beside.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        self._end()
+        self._tar.close()
+        self._gzip.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def add(self, lines: Iterable[bytes], *, events: int = 0) -> None:
         """Add an agent's line, or a run's block with so many events."""

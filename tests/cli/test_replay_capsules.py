@@ -77,6 +77,20 @@ def test_a_run_travels_and_replays_elsewhere(kind: str, offline: Any) -> None:
     assert again["original_digest"] == here["digest"]
 
 
+def test_an_import_never_takes_the_place_of_another_capsule(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(replay_capsules, "SystemIds", lambda: lambda prefix: f"{prefix}_same")
+    call("export", run_id_of("with_tools"), "--raw", "-o", "a.capsule")
+    call("export", run_id_of("tools_in_parallel"), "--raw", "-o", "b.capsule")
+    where = ("--data-dir", str(tmp_path / "other"))
+    kept = Path(call("import", "a.capsule", *where)["file"])
+    assert call("import", "a.capsule", *where)["file"] == str(kept)
+    assert "another capsule" in fails("import", "b.capsule", *where, code=1)
+    assert kept.read_bytes() == Path("a.capsule").read_bytes()
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
 def test_one_can_step_through_it_without_a_node(offline: Any) -> None:
     call("export", run_id_of("with_tools"), "--raw", "-o", "a.capsule")
     offline()

@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,47 @@ def test_the_nodes_key_is_made_once_and_is_its_own(tmp_path: Path) -> None:
     assert not holds("?", b"x", signature)
     assert not holds(one.public_key, b"x", b"?")
     assert len(fingerprint(one.public_key)) == 32
+
+
+@pytest.mark.parametrize("capsule_id", ["../../evil", "/etc/x", "cap_a/../b", "run_1", "", "cap_"])
+def test_an_id_that_is_none_is_refused_whoever_signed_it(tmp_path: Path, capsule_id: str) -> None:
+    path = tmp_path / "a.capsule"
+    with CapsuleWriter(path, node_signer(tmp_path), ABOUT | {"capsule_id": capsule_id}):
+        pass
+    with pytest.raises(CapsuleError, match="no capsule's id"):
+        verify(path)
+
+
+@pytest.mark.parametrize("failing", ["_end", "_flush"])
+def test_what_cannot_be_ended_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    path = write(tmp_path / "a.capsule", tmp_path)
+    before = path.read_bytes()
+
+    def full(self: CapsuleWriter) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(CapsuleWriter, failing, full)
+    with pytest.raises(OSError, match="No space"):
+        write(path, tmp_path)
+    assert path.read_bytes() == before
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_key_that_was_broken_off_is_never_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", killed)
+        with pytest.raises(KeyboardInterrupt):
+            node_signer(tmp_path)
+    assert known_key(tmp_path) is None
+    with ThreadPoolExecutor(8) as at_once:
+        keys = set(at_once.map(lambda _: node_signer(tmp_path).public_key, range(32)))
+    assert keys == {known_key(tmp_path)}
+    assert [p.name for p in tmp_path.iterdir()] == ["capsule_key"]
+    assert (tmp_path / "capsule_key").stat().st_mode & 0o777 == 0o600
