@@ -10,7 +10,7 @@ import typer
 from agentos.cli import audit_tail
 from agentos.cli.api_client import Url, connect
 from agentos.cli.audit_options import Action, OfPrincipal, OfRun, OfTenant, Outcome
-from agentos.cli.audit_source import BESIDE, chain_lines, keys_of, verify_file, verify_log
+from agentos.cli.audit_source import BESIDE, chain_lines, keys_of, trusted, verify_file, verify_log
 from agentos.cli.options import AsJson, DataDir
 from agentos.cli.replay_sources import FAILED, USAGE, end, print_json, tenant_of, with_log
 from agentos.cli.tables import show_table
@@ -98,30 +98,45 @@ def _line(content: dict[str, Any]) -> bytes:
 @app.command()
 def verify(
     file: Annotated[Path | None, typer.Argument(help="An export; without it the log.")] = None,
+    keys: Annotated[
+        list[str] | None, typer.Option("--key", help="The only keys to trust (hex); repeatable.")
+    ] = None,
     tenant: OfTenant = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check every record and checkpoint of a chain; exits 1 when it does not hold."""
+    """Check every record and checkpoint of a chain; exits 1 when it does not hold.
+
+    A file brings the keys that it is checked with: with --key only those count, and it exits 1
+    when they signed nothing.
+    """
+    try:
+        only = trusted(keys) if keys else None
+    except ValueError as exc:
+        end(f"--key: {exc}", USAGE)
 
     async def work(log: EventLog, settings: Settings) -> dict[str, Any]:
-        return (await verify_log(log, tenant_of(settings, tenant))).view()
+        return (await verify_log(log, tenant_of(settings, tenant), only)).view()
 
     try:
-        found = with_log(data_dir, work) if file is None else verify_file(file).view()
+        found = with_log(data_dir, work) if file is None else verify_file(file, only).view()
     except (OSError, ValueError) as exc:
         end(f"{file} cannot be read: {exc}", USAGE)
+    is_unsigned = only is not None and not found["keys"]
     if as_json:
         print_json(found)
     elif found["ok"]:
         typer.echo(
             f"{found['tenant_id']}: {found['records']:,} records hold, signed up to "
             f"record {found['signed_to']:,}"
+            + (f" by {', '.join(found['keys'])}" if found["keys"] else "")
         )
     else:
         bad = found["first_bad"]
         which = f"record {bad['sequence']}" + (f" ({bad['audit_id']})" if bad["audit_id"] else "")
         typer.echo(f"{found['tenant_id']}: {which} is bad: {bad['reason']}")
+    if found["ok"] and is_unsigned:
+        end("nothing is signed by a key of --key", FAILED)
     if not found["ok"]:
         raise typer.Exit(FAILED)
 

@@ -1,9 +1,10 @@
 """Chains where they are: in a node's log, or in an export and the checkpoints beside it."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from string import hexdigits
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -11,9 +12,10 @@ from pydantic_core import from_json
 from agentos.domain.audit.checkpoint import AuditKeys, keys_ref
 from agentos.domain.audit.verification import ChainVerifier, verify_lines
 from agentos.domain.ports import EventLog
-from agentos.infra.signing import is_signed
+from agentos.infra.signing import is_signed, key_id_of
 
 BESIDE: Final = ".checkpoints"
+KEY_DIGITS: Final = 64
 
 
 async def keys_of(log: EventLog) -> dict[str, str]:
@@ -35,9 +37,22 @@ async def chain_lines(log: EventLog, tenant_id: str) -> AsyncIterator[tuple[bool
                 return
 
 
-async def verify_log(log: EventLog, tenant_id: str) -> ChainVerifier:
-    """Check a tenant's chain as the log has it."""
-    verifier = ChainVerifier(tenant_id, await keys_of(log), is_signed)
+def trusted(keys: Sequence[str]) -> dict[str, str]:
+    """Return public keys in hex by their ids; `ValueError` for what is none."""
+    found = {}
+    for key in map(str.lower, keys):
+        if len(key) != KEY_DIGITS or not set(key) <= set(hexdigits):
+            raise ValueError(f"{key} is no Ed25519 public key in hex: see `agentos audit key`")
+        found[key_id_of(key)] = key
+    return found
+
+
+async def verify_log(
+    log: EventLog, tenant_id: str, only: Mapping[str, str] | None = None
+) -> ChainVerifier:
+    """Check a tenant's chain as the log has it, by the log's own keys, or by `only` those."""
+    keys = await keys_of(log) if only is None else only
+    verifier = ChainVerifier(tenant_id, keys, is_signed)
     async for is_record, line in chain_lines(log, tenant_id):
         if is_record:
             verifier.log_line(line)
@@ -54,20 +69,34 @@ def _payload(line: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def verify_file(path: Path) -> ChainVerifier:
+def verify_file(path: Path, only: Mapping[str, str] | None = None) -> ChainVerifier:
     """Check an export with the checkpoints beside it, `FILE.checkpoints`; no node is needed.
+
+    Who could write the file could write the keys in it: `only` are those that are trusted.
 
     Raises `OSError`, `ValueError` for a file beside it that is none.
     """
-    keys: dict[str, str] = {}
     beside = Path(f"{path}{BESIDE}")
-    if beside.exists():
-        keys = {n: k for said in _objects(beside) for n, k in said.get("keys", {}).items()}
+    keys = only
+    if keys is None:
+        keys = _keys_in(beside) if beside.exists() else {}
     with path.open("rb") as file:
         verifier = ChainVerifier(_tenant_of(path), keys, is_signed)
-        signed = (s["checkpoint"] for s in _objects(beside) if "checkpoint" in s)
+        signed = (_member(s, "checkpoint", beside) for s in _objects(beside) if "checkpoint" in s)
         lines = (line.removesuffix(b"\n") for line in file)
         return verify_lines(verifier, lines, signed if beside.exists() else ())
+
+
+def _keys_in(path: Path) -> dict[str, str]:
+    said = [_member(said, "keys", path) for said in _objects(path) if "keys" in said]
+    return {key_id: str(key) for keys in said for key_id, key in keys.items()}
+
+
+def _member(said: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    found = said[name]
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is no file of checkpoints: a member {name!r} is no object")
+    return found
 
 
 def _objects(path: Path) -> Iterator[dict[str, Any]]:

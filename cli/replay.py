@@ -64,6 +64,9 @@ def rebuild_command(
         shown = _Shown(errors)
         with shown:
             done = asyncio.run(rebuild_whole(settings, names, shown, lossy=without_archives))
+    except psycopg.errors.LockNotAvailable as exc:
+        _say(f"{exc}\nsomebody holds the tables of the read models: end it and try again")
+        raise typer.Exit(FAILED) from exc
     except (NodeNotStartedError, DependencyUnavailableError, psycopg.OperationalError) as exc:
         _say(f"{exc}\nNATS and PostgreSQL must run: start the node with `agentos up`")
         raise typer.Exit(UNREACHABLE) from exc

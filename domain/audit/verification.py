@@ -51,6 +51,7 @@ class ChainVerifier:
         self.records = 0
         self.checkpoints = 0
         self.first_bad: FirstBad | None = None
+        self.signed_by: dict[str, None] = {}
         self._keys = keys
         self._verify = verify
         self._hash = NO_HASH
@@ -120,6 +121,7 @@ class ChainVerifier:
             raise BadChainError(f"{name} covers other records")
         self._covered = last
         self.checkpoints += 1
+        self.signed_by[checkpoint["key_id"]] = None
 
     def _bad(self, sequence: int, audit_id: str | None, reason: str) -> None:
         self.first_bad = FirstBad(sequence, audit_id, reason)
@@ -139,6 +141,7 @@ class ChainVerifier:
             "first_bad": None if bad is None else bad.view(),
             "checkpoints": self.checkpoints,
             "signed_to": self._covered,
+            "keys": list(self.signed_by),
         }
 
 

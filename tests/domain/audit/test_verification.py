@@ -69,6 +69,7 @@ def test_a_whole_chain_holds() -> None:
         "first_bad": None,
         "checkpoints": 2,
         "signed_to": 18,
+        "keys": [signer().key_id],
     }
 
 
