@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, LiteralString
 
 from psycopg import IsolationLevel, OperationalError, sql
-from psycopg.errors import UndefinedTable
+from psycopg.errors import InvalidSchemaName, UndefinedTable
 
 from agentos.domain.errors import DependencyUnavailableError
 from agentos.domain.log import Recorded
@@ -33,6 +33,9 @@ LARGEST: Final = 1000
 KEYS: Final[dict[str, LiteralString]] = {"run": "run_id", "agent": "agent_id"}
 """Kinds whose rows follow from one aggregate alone, and the column that names it."""
 ROWS: Final = "SELECT t::text FROM {schema}.{table} t WHERE tenant_id = %s AND {key} = %s"
+HOLD: Final = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE")
+
+AWAY: Final = (OperationalError, UndefinedTable, InvalidSchemaName, DependencyUnavailableError)
 
 logger = logging.getLogger(__name__)
 Rows = dict[str, list[str]]
@@ -79,7 +82,7 @@ class DriftCheck:
             await asyncio.sleep(self._every_s)
             try:
                 await self._session()
-            except (OperationalError, UndefinedTable, DependencyUnavailableError) as exc:
+            except AWAY as exc:
                 logger.info("the drift check waits: %s", str(exc).strip())
 
     async def _session(self) -> None:
@@ -152,9 +155,15 @@ async def _prepare(scratch: Connection, projectors: Sequence[Projector]) -> None
 
 
 async def _live_rows(live: Connection, projector: Projector, ref: StreamRef) -> tuple[int, Rows]:
-    """Return where the projection stands and the aggregate's rows, of one and the same moment."""
+    """Return where the projection stands and the aggregate's rows, of one and the same moment.
+
+    The tables are held before the moment is taken: what a rebuild put in their place behind it
+    would look empty.
+    """
     await live.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+    tables = [sql.Identifier(LIVE, table) for table in projector.tables]
     async with live.transaction():
+        await live.execute(HOLD.format(sql.SQL(", ").join(tables)))
         places = await read_places(live, [projector.name])
         place = places.get(projector.name)
         if place is None or place.version != projector.version:

@@ -54,5 +54,16 @@ class RebuildRunningError(ProjectionError):
     """Another rebuild works on this database."""
 
 
+class SwitchBlockedError(ProjectionError):
+    """The new tables cannot be put in: somebody reads the old ones without an end."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the new tables are ready, but a query or an open transaction holds the old ones; end "
+            "it (`SELECT pid, xact_start, query FROM pg_stat_activity ORDER BY xact_start`) and "
+            "run the rebuild again"
+        )
+
+
 class RebuiltError(Exception):
     """The tables were replaced by a rebuild: read the position again and go on."""

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Final, LiteralString
 
 from psycopg import IsolationLevel, sql
+from psycopg.errors import LockNotAvailable
 
 from agentos.domain.ports import EventLog
 from agentos.projections.all import make_projectors
 from agentos.projections.chunks import follow
 from agentos.projections.digest import TableDigest, digest_tables
-from agentos.projections.errors import RebuildRunningError
+from agentos.projections.errors import RebuildRunningError, SwitchBlockedError
 from agentos.projections.model_calls.projector import DAYS
 from agentos.projections.projector import Connection, Projector
 from agentos.projections.schema import LIVE, REBUILD, connect, create_tables
@@ -33,6 +34,10 @@ SWITCH_TIMEOUT_S: Final = 60
 LOCK_PLACES: Final = (
     "SELECT position FROM agentos.projections WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
 )
+LOCK: Final = sql.SQL("LOCK TABLE {}.{} IN ACCESS EXCLUSIVE MODE")
+LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '200ms'"
+LOCK_PAUSE_S: Final = 0.3
+LOCK_TRIES: Final = 30
 THERE: Final = "SELECT tablename FROM pg_tables WHERE schemaname = %s AND tablename = ANY(%s)"
 PUT_PLACE: Final = (
     "UPDATE agentos.projections SET position = %s, version = %s, build = build + 1, "
@@ -137,6 +142,7 @@ async def rebuild(
     `still_whole` raises when the log was not whole all the time: nothing is switched then.
 
     Raises `RebuildRunningError` while another rebuild runs, `PoisonRecordError`,
+    `SwitchBlockedError` when somebody reads the live tables without an end,
     `DependencyUnavailableError`, or `psycopg.OperationalError`; the live tables are untouched
     then.
     """
@@ -158,8 +164,11 @@ async def rebuild(
             if comparable:
                 await _approach(build, live, projectors)
             await still_whole()
-            async with asyncio.timeout(SWITCH_TIMEOUT_S), conn.transaction():
-                await _switch(build, projectors, tables, follow_live=comparable)
+            try:
+                async with asyncio.timeout(SWITCH_TIMEOUT_S), conn.transaction():
+                    await _switch(build, projectors, tables, follow_live=comparable)
+            except (TimeoutError, LockNotAvailable) as exc:
+                raise SwitchBlockedError from exc
             await _drop(conn)
         # A closed connection's lock is held until the server has noticed: give it back here.
         await live.execute("SELECT pg_advisory_unlock(%s)", (REBUILD_LOCK,))
@@ -227,8 +236,7 @@ async def _switch(
     cursor = await conn.execute(THERE, (LIVE, list(tables)))
     there = {name for (name,) in await cursor.fetchall()}
     old = [sql.Identifier(table) for table in tables if table in there]
-    for table in old:
-        await conn.execute(sql.SQL("LOCK TABLE {}.{} IN ACCESS EXCLUSIVE MODE").format(live, table))
+    await _lock_all(conn, old)
     for table in old:
         await conn.execute(sql.SQL("DROP TABLE {}.{}").format(live, table))
     for table in map(sql.Identifier, tables):
@@ -236,3 +244,23 @@ async def _switch(
     for projector in projectors:
         values = (build.writer.position, projector.version, projector.name)
         await conn.execute(PUT_PLACE, values)
+
+
+async def _lock_all(conn: Connection, tables: Sequence[sql.Identifier]) -> None:
+    """Keep everybody out of the live tables; `LockNotAvailable` when one reads on and on.
+
+    Whoever asks behind this waits with it: so it waits for a moment only, lets them pass, and
+    asks again.
+    """
+    for left in reversed(range(LOCK_TRIES)):
+        try:
+            async with conn.transaction():
+                await conn.execute(LOCK_TIMEOUT)
+                for table in tables:
+                    await conn.execute(LOCK.format(sql.Identifier(LIVE), table))
+        except LockNotAvailable:
+            if not left:
+                raise
+            await asyncio.sleep(LOCK_PAUSE_S)
+        else:
+            return

@@ -3,17 +3,22 @@
 import asyncio
 import logging
 import random
-from typing import LiteralString
+from collections.abc import Sequence
+from typing import Any, LiteralString
 
 import pytest
 
 from agentos.domain.subjects import StreamRef
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.projections.drift import SCRATCH, Drift, DriftCheck
+from agentos.projections.projector import Connection
 from agentos.projections.queries import Pool
+from agentos.projections.rebuild import Rebuilt, rebuild
 from agentos.projections.runner import ProjectionRunner
-from agentos.projections.schema import LIVE
+from agentos.projections.schema import LIVE, connect
+from agentos.projections.writer import read_places
 from tests.projections.script import Move, Script
+from tests.projections.test_rebuild import ALL, silent, waits_or_ends
 from tests.projections.test_runner import append, reached, running
 
 RUNS = [Move(n, action, 0.2, str(n), False) for n in range(6) for action in (1, 0, 2, 3, 10)]
@@ -164,3 +169,31 @@ def test_it_is_counted_as_gateways_add_up() -> None:
     assert (name, kind) == ("agentos_projection_drift", "counter")
     total = ["agentos_projection_drift_total", {"projection": "runs"}, 1.0]
     assert total in samples
+
+
+async def test_a_rebuild_in_the_middle_of_a_look_is_no_drift(
+    dsn: str, pool: Pool, stream_log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await settled(stream_log, dsn)
+    found: list[Drift] = []
+    check = DriftCheck(stream_log, dsn, found.append, every_s=0.01, chance=random.Random(1))
+    read, tasks = read_places, list[asyncio.Task[Rebuilt]]()
+
+    async def read_and_rebuild(conn: Connection, names: Sequence[str]) -> Any:
+        places = await read(conn, names)
+        if not tasks:
+            tasks.append(asyncio.create_task(rebuild(stream_log, dsn, ALL, silent)))
+            async with await connect(dsn, LIVE, "test-watch") as watch:
+                await waits_or_ends(watch, tasks[0])
+        return places
+
+    monkeypatch.setattr("agentos.projections.drift.read_places", read_and_rebuild)
+    task = asyncio.create_task(check.run())
+    async with asyncio.timeout(60):
+        while check.checked < 10:
+            assert not task.done(), task
+            await asyncio.sleep(0.01)
+    assert (await tasks[0]).identical is True
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert found == []

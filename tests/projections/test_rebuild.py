@@ -1,14 +1,16 @@
 """A rebuild gives the same rows, beside a live projector, and mends rows that are wrong."""
 
 import asyncio
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import pytest
 
 from agentos.infra.jetstream.log import JetStreamLog
 from agentos.infra.memory.log import MemoryLog
+from agentos.projections import rebuild as rebuilding
 from agentos.projections.all import PROJECTIONS
-from agentos.projections.errors import RebuildRunningError
+from agentos.projections.errors import RebuildRunningError, SwitchBlockedError
+from agentos.projections.projector import Connection
 from agentos.projections.queries import Pool, positions
 from agentos.projections.rebuild import REBUILD_LOCK, Progress, rebuild
 from agentos.projections.runner import ProjectionRunner
@@ -124,3 +126,44 @@ async def test_one_rebuild_at_a_time(dsn: str) -> None:
         await conn.execute("SELECT pg_advisory_lock(%s)", (REBUILD_LOCK,))
         with pytest.raises(RebuildRunningError):
             await rebuild(MemoryLog(), dsn, ALL, silent)
+
+
+async def test_readers_are_let_pass_while_a_long_one_is_waited_for(
+    dsn: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, script = MemoryLog(), script_of(3)
+    await append(log, script.records)
+    await rebuild(log, dsn, ALL, silent)
+    async with await connect(dsn, LIVE, "test-long") as long:
+        async with long.transaction():
+            await long.execute("SELECT count(*) FROM runs")
+            task = asyncio.create_task(rebuild(log, dsn, ALL, silent))
+            async with await connect(dsn, LIVE, "test-watch") as watch:
+                await waits_or_ends(watch, task)
+            # Behind one that waits for the lock for ever, no read would come to an end.
+            async with asyncio.timeout(20):
+                for _ in range(5):
+                    assert len((await list_runs(pool, TENANT, RunFilters(), 10)).runs) == 3
+            assert not task.done()
+        assert (await task).identical is True
+        monkeypatch.setattr(rebuilding, "LOCK_TRIES", 2)
+        async with long.transaction():
+            await long.execute("SELECT count(*) FROM runs")
+            with pytest.raises(SwitchBlockedError, match="pg_stat_activity"):
+                await rebuild(log, dsn, ALL, silent)
+    assert len((await list_runs(pool, TENANT, RunFilters(), 10)).runs) == 3
+    assert (await rebuild(log, dsn, ALL, silent)).identical is True
+
+
+async def waits_or_ends(watch: Connection, task: asyncio.Task[Any]) -> None:
+    """Wait until a rebuild waits for a lock, or is done."""
+    asked = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE application_name = 'agentos-rebuild' AND wait_event_type = 'Lock'"
+    )
+    async with asyncio.timeout(60):
+        while not task.done():
+            cursor = await watch.execute(asked)
+            if await cursor.fetchone() != (0,):
+                return
+            await asyncio.sleep(0.01)
