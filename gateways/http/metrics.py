@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from agentos.gateways.http.series import PlainHistogram
+from agentos.gateways.http.series import PlainCounter, PlainHistogram, Series, Tally
 
 METHODS: Final = frozenset("GET POST PUT PATCH DELETE HEAD OPTIONS".split())
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
@@ -19,18 +19,18 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
+        self._requests = PlainCounter(
             "agentos_http_requests",
             "HTTP requests answered",
             ("service", "route", "method", "code"),
-            registry=self.registry,
+            self.registry,
         )
-        self._seconds = Histogram(
+        self._seconds = PlainHistogram(
             "agentos_http_request_duration_seconds",
             "Time from the request's head to the end of its answer",
             ("service", "route", "method"),
-            buckets=BUCKETS,
-            registry=self.registry,
+            BUCKETS,
+            self.registry,
         )
         self._auth_failures = Counter(
             "agentos_auth_failures",
@@ -47,24 +47,25 @@ class Metrics:
         self.sse_streams = Gauge(
             "agentos_sse_streams", "Open event streams", registry=self.registry
         )
-        tokens = Counter(
-            "agentos_model_tokens", "Tokens of model calls", ("direction",), registry=self.registry
+        tokens = PlainCounter(
+            "agentos_model_tokens", "Tokens of model calls", ("direction",), self.registry
         )
         self._input_tokens, self._output_tokens = tokens.labels("input"), tokens.labels("output")
-        self._model_cost = Counter(
-            "agentos_model_cost_usd", "Dollars that model calls cost", registry=self.registry
-        )
+        self._model_cost = PlainCounter(
+            "agentos_model_cost_usd", "Dollars that model calls cost", (), self.registry
+        ).labels()
         self.model_overhead = PlainHistogram(
             "agentos_model_overhead_seconds",
             "Time of a call, answered at the first attempt, that was not the backend's",
+            (),
             FAST,
             self.registry,
-        )
-        decisions = Counter(
+        ).labels()
+        decisions = PlainCounter(
             "agentos_policy_decisions",
             "Model calls by what policy decided",
             ("decision",),
-            registry=self.registry,
+            self.registry,
         )
         self._policy_decisions = {decision: decisions.labels(decision) for decision in DECISIONS}
         self.usage_unrecorded = Counter(
@@ -80,7 +81,7 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
-        self._known: dict[Key, tuple[Counter, Histogram]] = {}
+        self._known: dict[Key, tuple[Tally, Series]] = {}
 
     def count(
         self, service: str, route: str, method: str, code: int, seconds: float | None

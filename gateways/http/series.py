@@ -1,7 +1,7 @@
-"""A histogram's counts without locks, for what is counted on every model call.
+"""Counters and histograms without locks, for what is counted on every call.
 
-One event loop counts and shows them, so nothing has to be guarded; the library's own histogram
-takes two locks and looks through its buckets for each value.
+One event loop counts and shows them, so nothing has to be guarded; the library's own take one or
+two locks for each value, and a histogram looks through its buckets.
 """
 
 from bisect import bisect_left
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from math import inf
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 
@@ -38,19 +38,69 @@ class Series:
 
 
 class PlainHistogram(Collector):
-    """A histogram without labels."""
+    """A histogram: `labels(…)` gives the series to observe in, which is kept for ever."""
 
     def __init__(
-        self, name: str, text: str, bounds: tuple[float, ...], registry: CollectorRegistry
+        self,
+        name: str,
+        text: str,
+        labels: tuple[str, ...],
+        bounds: tuple[float, ...],
+        registry: CollectorRegistry,
     ) -> None:
-        self._name, self._text = name, text
-        self._series = Series(bounds)
-        self.observe = self._series.observe
+        self._name, self._text, self._labels = name, text, labels
+        self._bounds = bounds
+        self._series: dict[tuple[str, ...], Series] = {}
         registry.register(self)
+
+    def labels(self, *values: str) -> Series:
+        """Return the series of these labels."""
+        found = self._series.get(values)
+        if found is None:
+            found = self._series[values] = Series(self._bounds)
+        return found
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
         """Return the family."""
-        series = self._series
-        yield HistogramMetricFamily(
-            self._name, self._text, buckets=series.buckets(), sum_value=series.total
-        )
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
+        for values, series in self._series.items():
+            family.add_metric(values, series.buckets(), series.total)
+        yield family
+
+
+class Tally:
+    """One counter's value."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def inc(self, amount: float = 1.0) -> None:
+        """Add to it."""
+        self.value += amount
+
+
+class PlainCounter(Collector):
+    """A counter: `labels(…)` gives what to add to, which is kept for ever."""
+
+    def __init__(
+        self, name: str, text: str, labels: tuple[str, ...], registry: CollectorRegistry
+    ) -> None:
+        self._name, self._text, self._labels = name, text, labels
+        self._tallies: dict[tuple[str, ...], Tally] = {}
+        registry.register(self)
+
+    def labels(self, *values: str) -> Tally:
+        """Return the tally of these labels."""
+        found = self._tallies.get(values)
+        if found is None:
+            found = self._tallies[values] = Tally()
+        return found
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """Return the family."""
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for values, tally in self._tallies.items():
+            family.add_metric(values, tally.value)
+        yield family

@@ -166,18 +166,17 @@ class DoorProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the URL."""
-        self._grow(len(url))
+        self.head_bytes += len(url)
+        if self.head_bytes > MAX_HEAD_BYTES:
+            raise ValueError("the head of the request is too large")
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header."""
-        self._grow(len(name) + len(value))
-        super().on_header(name, value)
-
-    def _grow(self, size: int) -> None:
-        self.head_bytes += size
+        self.head_bytes += len(name) + len(value)
         if self.head_bytes > MAX_HEAD_BYTES:
             raise ValueError("the head of the request is too large")
+        super().on_header(name, value)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, in the contract's shape."""

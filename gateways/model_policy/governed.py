@@ -24,7 +24,12 @@ from agentos.gateways.model_policy.calls import Caller, Decision, Outcome
 from agentos.gateways.model_policy.leases import Reservation
 from agentos.gateways.model_policy.metering import Meter
 from agentos.gateways.model_policy.policies import Policies
-from agentos.gateways.model_policy.recording import Status, usage_fields
+from agentos.gateways.model_policy.recording import (
+    Status,
+    decision_of,
+    reasons_of,
+    usage_fields,
+)
 from agentos.gateways.model_policy.router import Router
 
 R = TypeVar("R", ModelRequest, EmbedRequest)
@@ -192,11 +197,12 @@ class Governed(ABC, Generic[R]):
 
     def outcome(self, usage: Usage, target: Target, *, fallback_used: bool) -> Outcome:
         """Return what the gates said, and charge what was used."""
+        verdicts = self.all_verdicts()
         return Outcome(
             request_id=self.request.request_id,
-            decision=self.decision(),
-            reasons=self.reasons(),
-            redactions=tuple(r.view() for v in self.all_verdicts() for r in v.redactions),
+            decision=decision_of(verdicts),
+            reasons=reasons_of(verdicts),
+            redactions=tuple([r.view() for v in verdicts for r in v.redactions]),
             backend=target.backend,
             model=target.model,
             node=self.gates.node,
@@ -219,14 +225,7 @@ class Governed(ABC, Generic[R]):
 
     def decision(self) -> Decision:
         """Return the decision that all verdicts come to."""
-        found = [verdict.decision for verdict in self.all_verdicts()]
-        if "blocked" in found:
-            return "blocked"
-        return "redacted" if "redacted" in found else "allowed"
-
-    def reasons(self) -> tuple[str, ...]:
-        """Return the reasons of all verdicts, each once."""
-        return tuple(dict.fromkeys([r for v in self.all_verdicts() for r in v.reasons]))
+        return decision_of(self.all_verdicts())
 
     def latency_ms(self) -> int:
         """Return how long the call has taken, gates included."""

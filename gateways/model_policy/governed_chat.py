@@ -176,14 +176,17 @@ class GovernedChat(Governed[ModelRequest]):
         calls = tuple(self._checked_call(call, target) for call in answer.tool_calls)
         outcome = self.outcome(answer.usage, target, fallback_used=fallback_used)
         # What a backend says of itself is not taken over: the catalog's names are the contract's.
-        seen = replace(
-            answer,
-            content=content,
-            tool_calls=calls,
-            backend=target.backend,
-            model=target.model,
-            cost_usd=outcome.cost_usd,
-            fallback_used=fallback_used,
+        seen = ModelAnswer(
+            content,
+            calls,
+            answer.usage,
+            target.backend,
+            target.model,
+            outcome.cost_usd,
+            fallback_used,
+            answer.finish_reason,
+            answer.gates,
+            answer.node,
         )
         return Completed(seen, outcome)
 

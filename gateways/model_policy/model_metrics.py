@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from agentos.domain.models.plan import Target
 from agentos.domain.ports import Usage
+from agentos.gateways.http.series import PlainCounter
 
 OTHER: Final = "other"
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -16,11 +17,11 @@ class ModelMetrics:
     """The figures of backends, attempts and shadow calls. `is_listed` says what has a name."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
+        self._requests = PlainCounter(
             "agentos_model_requests",
             "Attempts to call a model, by how they ended",
             ("backend", "model", "outcome"),
-            registry=registry,
+            registry,
         )
         self._backend_up = Gauge(
             "agentos_backend_up",
@@ -47,16 +48,11 @@ class ModelMetrics:
             ("backend", "model", "direction"),
             registry=registry,
         )
-        self._known: dict[tuple[str, str, str], Counter] = {}
         self.listed: frozenset[str] = frozenset()
 
     def attempt(self, target: Target, outcome: str) -> None:
         """Count one attempt; `outcome` is `ok` or an error's code."""
-        key = (target.backend, self._name(target), outcome)
-        counter = self._known.get(key)
-        if counter is None:
-            counter = self._known[key] = self._requests.labels(*key)
-        counter.inc()
+        self._requests.labels(target.backend, self._name(target), outcome).inc()
 
     def backend_is_up(self, backend: str, *, up: bool) -> None:
         """Say how the last health probe went."""

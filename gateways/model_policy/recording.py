@@ -5,9 +5,11 @@ them and so checks them; here, on the way of every call, nothing is made twice.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from agentos.domain.errors import AgentOSError
+from agentos.domain.policy.verdict import Decision, Verdict
 from agentos.domain.ports import Usage
 from agentos.domain.tenant.tenant import Tenant, tenant_ref
 from agentos.domain.usage.usage import Status
@@ -55,6 +57,19 @@ def usage_fields(
     }
 
 
+def decision_of(verdicts: Sequence[Verdict]) -> Decision:
+    """Return the decision that verdicts come to."""
+    found = [verdict.decision for verdict in verdicts]
+    if "blocked" in found:
+        return "blocked"
+    return "redacted" if "redacted" in found else "allowed"
+
+
+def reasons_of(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """Return the reasons of verdicts, each once."""
+    return tuple(dict.fromkeys([reason for verdict in verdicts for reason in verdict.reasons]))
+
+
 def _policy(call: "Governed[Any]") -> Fields | None:
     verdicts = call.all_verdicts()
     if not verdicts:
@@ -65,8 +80,8 @@ def _policy(call: "Governed[Any]") -> Fields | None:
             if verdict.findings:
                 findings.setdefault(direction, Counter()).update(verdict.findings)
     return {
-        "decision": call.decision(),
-        "reasons": call.reasons(),
+        "decision": decision_of(verdicts),
+        "reasons": reasons_of(verdicts),
         "redactions": [
             {"type": r.type, "field": r.field, "start": r.start, "end": r.end}
             for v in verdicts
