@@ -3,16 +3,27 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from agentos.domain.audit.chain import Entry
+from agentos.domain.auth import Principal
+from agentos.domain.log import Commit
 
 A_SECOND: Final = 10
 WHOLE: Final = frozenset({"secrets.access"})
 """Actions that are told apart however many there are: they are few, and each one counts."""
 KINDS: Final = 1_000
+VARIOUS: Final = "various"
 ROOM: Final = 2
 """Records of a second that stand for all kinds beyond the first: the refused, the allowed."""
+
+
+class Unclear(NamedTuple):
+    """A commit that was sent and not answered for, behind which position, and what is in it."""
+
+    commit: Commit
+    expected: int
+    entries: list[Entry]
 
 
 class Denials:
@@ -21,15 +32,17 @@ class Denials:
     def __init__(self) -> None:
         self._counts: dict[str, dict[tuple[object, ...], tuple[Entry, int]]]
         self._counts = defaultdict(dict)
+        self.unclear: dict[str, Unclear] = {}
+        """By tenant, the commit of which it is not known whether it was written."""
 
     def note(self, tenant_id: str, entry: Entry, count: int = 1) -> None:
         """Count a denial; it is recorded within about a second."""
         kinds = self._counts[tenant_id]
-        who = entry.principal.principal_id
-        key = (entry.action, entry.resource, entry.outcome, entry.reason, who, *entry.meta.items())
+        if _key(entry) not in kinds and len(kinds) >= KINDS and entry.action not in WHOLE:
+            entry = _various(entry)
+        key = _key(entry)
         first, so_far = kinds.get(key, (entry, 0))
-        if so_far or len(kinds) < KINDS:
-            kinds[key] = (first, so_far + count)
+        kinds[key] = (first, so_far + count)
 
     def take(self) -> dict[str, list[Entry]]:
         """Return what is to be recorded by tenant, at most ten each, and forget it all."""
@@ -42,6 +55,23 @@ class Denials:
             meta = {name: value for name, value in entry.meta.items() if name != "count"}
             count = entry.meta["count"]
             self.note(tenant_id, replace(entry, meta=meta), count if type(count) is int else 1)
+
+
+def _key(entry: Entry) -> tuple[object, ...]:
+    who = entry.principal.principal_id
+    return (entry.action, entry.resource, entry.outcome, entry.reason, who, *entry.meta.items())
+
+
+def _various(entry: Entry) -> Entry:
+    """Return what stands for all kinds of an action beyond those that are told apart."""
+    return Entry(
+        Principal(principal_id=VARIOUS),
+        entry.action,
+        VARIOUS,
+        entry.outcome,
+        entry.cause,
+        reason=None if entry.reason is None else VARIOUS,
+    )
 
 
 def _in_company(counted: list[tuple[Entry, int]]) -> list[Entry]:

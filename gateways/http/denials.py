@@ -53,6 +53,7 @@ class Denials:
         self._every_s = every_s
         self._counts: dict[Denial, int] = {}
         self._rest = 0
+        self._in_hand: asyncio.Task[None] | None = None
 
     def note(
         self,
@@ -84,10 +85,16 @@ class Denials:
         finally:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_S):
+                    if self._in_hand is not None:
+                        await self._in_hand
                     await self.send()
 
     async def send(self) -> None:
-        """Send what was counted so far."""
+        """Send what was counted so far; one that is in hand is not broken off with its caller."""
+        self._in_hand = asyncio.create_task(self._send())
+        await asyncio.shield(self._in_hand)
+
+    async def _send(self) -> None:
         counts, rest = self._counts, self._rest
         if not counts:
             return
