@@ -26,6 +26,7 @@ from agentos.domain.subjects import StreamRef, cancel_notice
 from agentos.domain.tenant.access import require_admin, require_reach
 from agentos.domain.tenant.tenant import Tenant, tenant_ref
 from agentos.domain.times import rfc3339
+from agentos.handlers.audit import record_unchanged
 from agentos.handlers.commands import EraseSubject
 from agentos.handlers.deciding import decide_once
 from agentos.handlers.parts import Parts
@@ -61,6 +62,8 @@ async def erase_subject(parts: Parts, auth: AuthContext, command: EraseSubject) 
     if is_resumed:  # an earlier one: what came after its decision has a key of its own
         subject = await carry_out(parts, subject, at)
     is_there = await keys.state(command.tenant_id, subject.key_id) == "alive"
+    if not is_resumed and (command.dry_run or not is_there):
+        await record_unchanged(parts, auth, command, "subjects.erase")
     if command.dry_run or not is_there:
         report = subject.report if not is_there else await _reached(parts, ref, subject.generation)
         return {"erasure": _view(subject, report, done=is_resumed, is_dry=command.dry_run)}

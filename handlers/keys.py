@@ -42,6 +42,7 @@ from agentos.domain.tenant.access import (
     require_reach,
 )
 from agentos.domain.tenant.tenant import Tenant, tenant_ref
+from agentos.handlers.audit import record_unchanged
 from agentos.handlers.commands import Command, IssueKey, RevokeKey, RotateKey
 from agentos.handlers.deciding import Decided, decide_once
 from agentos.handlers.parts import Parts
@@ -110,6 +111,8 @@ async def revoke_key(parts: Parts, auth: AuthContext, command: RevokeKey) -> dic
     decided = await _decide(parts, auth, command, command.key_id, decision)
     if not decided.is_same:
         raise ConflictError("the idempotency key was used for a different request")
+    if not decided.events:
+        await record_unchanged(parts, auth, command, "keys.revoke")
     await _tell_broker(parts, decided.aggregate)
     return {"key": decided.aggregate.view(), "position": decided.aggregate.position}
 

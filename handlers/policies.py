@@ -13,6 +13,7 @@ from agentos.domain.policy.errors import PolicyProblemError
 from agentos.domain.policy.policy import Policy, policy_ref
 from agentos.domain.tenant.access import is_platform_admin, require_admin, require_reach
 from agentos.domain.tenant.tenant import Tenant, tenant_ref
+from agentos.handlers.audit import record_unchanged
 from agentos.handlers.commands import ActivatePolicy, OfPolicy, PublishPolicy
 from agentos.handlers.deciding import decide_once
 from agentos.handlers.parts import Parts
@@ -94,4 +95,8 @@ async def _decide(
     decided = await decide_once(parts, Policy, ref, at, decision)
     if not decided.is_same:
         raise ConflictError("the idempotency key was used for a different request")
+    if not decided.events:
+        is_one = isinstance(command, PublishPolicy)
+        action = "policies.publish" if is_one else "policies.activate"
+        await record_unchanged(parts, auth, command, action)
     return {"policy": decided.aggregate.view(), "position": decided.aggregate.position}

@@ -22,13 +22,14 @@ from agentos.domain.tenant.access import (
 )
 from agentos.domain.tenant.quotas import effective, raises_any
 from agentos.domain.tenant.tenant import Profile, Tenant, tenant_ref
+from agentos.handlers.audit import record_unchanged
 from agentos.handlers.closed_tenants import cancel_runs_of
 from agentos.handlers.commands import (
-    Command,
     CreateTenant,
     DeleteTenant,
     DisableTenant,
     EnableTenant,
+    OfTenant,
     UpdateTenant,
 )
 from agentos.handlers.deciding import decide_once
@@ -46,6 +47,13 @@ PLATFORM_FIELDS: Final = (
     "privacy",
     "retention",
 )
+ACTIONS: Final[Mapping[type[OfTenant], str]] = {
+    CreateTenant: "tenants.create",
+    UpdateTenant: "tenants.update",
+    EnableTenant: "tenants.enable",
+    DisableTenant: "tenants.disable",
+    DeleteTenant: "tenants.delete",
+}
 Decision = Callable[[Tenant, Moment], list[Event]]
 
 
@@ -194,13 +202,15 @@ def _require_own_to_set(tenant: Tenant, profile: Profile) -> None:
 
 
 async def _decide(
-    parts: Parts, auth: AuthContext, command: Command, decision: Decision
+    parts: Parts, auth: AuthContext, command: OfTenant, decision: Decision
 ) -> dict[str, Any]:
-    tenant_id: str = command.tenant_id  # type: ignore[attr-defined]  # each of ours has it
+    tenant_id = command.tenant_id
     at = parts.moment_of(auth, command)
     ref = tenant_ref(tenant_id)
     decided = await decide_once(parts, Tenant, ref, at, decision)
     if not decided.is_same:
         raise ConflictError("the idempotency key was used for a different request")
+    if not decided.events:
+        await record_unchanged(parts, auth, command, ACTIONS[type(command)])
     await parts.directory.reload(Tenant, ref)  # this process is the first to go by it
     return {"tenant": decided.aggregate.view(), "position": decided.aggregate.position}

@@ -7,7 +7,7 @@ has `auth.denied`. What an allowed call has stands here.
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-EVENT: Final = "its event is recorded by the auditor"
+EVENT: Final = "its event is recorded by the auditor; at another tenant's without one, by handlers"
 LOOK: Final = "a look at another tenant's, or at all of them, is recorded before anything is shown"
 NODE_LOOK: Final = "a look at what is the node's is recorded before anything is shown"
 COUNTED: Final = "it has no event: counted here, one record may stand for many"

@@ -422,3 +422,44 @@ def test_a_merge_patch() -> None:
         "d": [2],
     }
     assert merged({"a": 1}, {"a": {"b": 2}}) == {"a": {"b": 2}}
+
+
+@virtual_time
+async def test_what_an_administrator_of_another_tenant_does_without_an_event_is_recorded() -> None:
+    async with a_node() as node:
+        parts = await made(node)
+        key_id = (await send(parts, "key.issue"))["key"]["key_id"]
+        calls: list[tuple[str, str, dict[str, Any]]] = [
+            ("tenants.update", "tenant.update", {"changes": {}}),
+            ("tenants.update", "tenant.update", {"changes": {}}),
+            ("tenants.enable", "tenant.enable", {}),
+            ("subjects.erase", "subject.erase", {"subject": "usr_ida", "dry_run": True}),
+            ("subjects.erase", "subject.erase", {"subject": "usr_ida"}),
+            ("keys.revoke", "key.revoke", {"key_id": key_id}),
+            ("keys.revoke", "key.revoke", {"key_id": key_id}),
+        ]
+        for _, name, more in calls:
+            await send(parts, name, **more)
+        found = await records_of(node.log, "tnt_a")
+        assert [r["action"] for r in found] == [
+            action for at, (action, _, _) in enumerate(calls) if at != 5
+        ], "the first revocation has an event, which the auditor records"
+        for one in found:
+            assert one["meta"] == {"by_tenant": "tnt_root", "changed": False}
+            assert (one["outcome"], one["resource"]) == ("allowed", "tnt_a")
+        own = admin("tenant_admin", "tnt_a")
+        await send(parts, "tenant.update", auth=own, changes={})
+        assert len(await records_of(node.log, "tnt_a")) == len(found)
+
+
+@virtual_time
+async def test_nothing_is_shown_that_cannot_be_recorded() -> None:
+    async with a_node(log := UnevenLog()) as node:
+        parts = await made(node)
+        log.fail = lambda commit: "before" if commit.ref.kind == "audit" else None
+        for name, more in (
+            ("tenant.update", {"changes": {}}),
+            ("subject.erase", {"subject": "usr_ida", "dry_run": True}),
+        ):
+            with pytest.raises(AgentOSError):
+                await send(parts, name, **more)
