@@ -29,7 +29,8 @@ IN_PROCESS: Final = frozenset({"builtin", "local"})
 class Attempt:
     """One attempt as `explain` shows it. `usage` is what a call that broke off has used.
 
-    `seconds` is the time that a backend which answered took for itself.
+    `seconds` is the time that a backend which answered took for itself. One that is not `is_sent`
+    never reached a backend: the connection was not made, or there was no place in time.
 
     `outcome` is `ok`, `error` (then `code` says which), `breaker_open`, `busy` or `canceled`.
     """
@@ -41,6 +42,7 @@ class Attempt:
     ms: int
     usage: Usage | None = None
     seconds: float = 0.0
+    is_sent: bool = True
 
     def to_wire(self) -> dict[str, Any]:
         """Return `{backend, model, outcome, code, ms}`."""
@@ -101,6 +103,7 @@ class Journey(Generic[R, A]):
         self._around, self._plan = around, plan
         self._request: R = request
         self.sent: R = request
+        self._is_asked = False
         self._ask: Callable[[ModelBackend, str, R], Awaitable[A]] = ask
         self._has_begun, self._trail = has_begun, trail
         self._prepare: Callable[[Target], R] | None = prepare
@@ -145,6 +148,7 @@ class Journey(Generic[R, A]):
         """Make one attempt: its answer or its error; `None` when the next target has a place."""
         around, began = self._around, self._around.now_ms()
         limit = self._limit_ms(target, is_last=is_last)
+        self._is_asked = False
         try:
             slot = around.backends.hold(target.server)
         except AgentOSError as error:
@@ -171,9 +175,11 @@ class Journey(Generic[R, A]):
         await slot.enter(limit)
         try:
             request = self._request if self._prepare is None else self._prepare(target)
+            limit = max(1, min(limit, self._left_ms()))  # a place may have been waited for
             if limit != request.timeout_ms:
                 request = replace(request, timeout_ms=limit)
             self.sent = request
+            self._is_asked = True
             sent = perf_counter()
             answer = await self._ask(slot.backend, target.model, request)
             seconds = perf_counter() - sent
@@ -200,7 +206,8 @@ class Journey(Generic[R, A]):
 
     def _passed_over(self, target: Target, outcome: str) -> None:
         self._around.ended(target, outcome, 0)
-        self._trail.append(Attempt(target.backend, target.model, outcome, None, 0))
+        passed = Attempt(target.backend, target.model, outcome, None, 0, is_sent=False)
+        self._trail.append(passed)
 
     def _note(self, target: Target, outcome: str, error: AgentOSError | None, began: int) -> None:
         self._trail.append(
@@ -211,6 +218,8 @@ class Journey(Generic[R, A]):
                 None if error is None else error.code,
                 self._around.now_ms() - began,
                 None if error is None else usage_of(error),
+                is_sent=self._is_asked
+                and (error is None or error.details.get("stage") != "connect"),
             )
         )
 

@@ -280,11 +280,13 @@ class Governed(ABC, Generic[R]):
         if not self.trail:
             return None
         last = self.trail[-1]
+        if not last.is_sent:
+            return None
         if last.outcome == "canceled" or last.code == "timeout":
             spent = self.input_tokens()
             return Usage(spent, max(0, self.worst.get("tokens", 0) - spent))
-        stage = error.details.get("stage") if isinstance(error, AgentOSError) else None
-        return None if stage in (None, "connect") else Usage(0, 0)
+        is_told = isinstance(error, AgentOSError) and "stage" in error.details
+        return Usage(0, 0) if is_told else None
 
     @abstractmethod
     def input_tokens(self) -> int:

@@ -38,6 +38,7 @@ class GovernedChat(Governed[ModelRequest]):
 
     def __init__(self, gates: Gates, caller: Caller, request: ModelRequest) -> None:
         super().__init__(gates, caller, request)
+        self._asked = request.max_output_tokens
         self._texts = chat_texts(request)
         self._output: Output | None = None
         self._on_delta: OnDelta | None = None
@@ -52,24 +53,28 @@ class GovernedChat(Governed[ModelRequest]):
         self._on_delta, self._on_begun = on_delta, on_begun
         self.is_streamed = on_delta is not None
         try:
-            plan = await self.admit()
-            routed = await self.gates.router.chat(
-                plan,
-                self.caller.auth,
-                self.request,
-                None if on_delta is None else self._feed,
-                trail=self.trail,
-                prepare=self._prepared,
-                shadowed=self._shadowed,
-            )
-            if self.policy.finder is not None:
-                await self._look_for_names(routed.answer)
-            return self._completed(routed.answer, fallback_used=routed.fallback_used)
-        except ReservationReachedError:
-            return await self._cut_short()
+            try:
+                return await self._answered()
+            except ReservationReachedError:
+                return await self._cut_short()
         except BaseException as error:
             self.failed(error, self._partial())
             raise
+
+    async def _answered(self) -> Completed:
+        plan = await self.admit()
+        routed = await self.gates.router.chat(
+            plan,
+            self.caller.auth,
+            self.request,
+            None if self._on_delta is None else self._feed,
+            trail=self.trail,
+            prepare=self._prepared,
+            shadowed=self._shadowed,
+        )
+        if self.policy.finder is not None:
+            await self._look_for_names(routed.answer)
+        return self._completed(routed.answer, fallback_used=routed.fallback_used)
 
     # Before
 
@@ -85,8 +90,7 @@ class GovernedChat(Governed[ModelRequest]):
 
     def require_room(self, plan: Plan) -> None:
         """Raise `InvalidRequestError` for more output than the first model can give."""
-        most = plan.targets[0].entry.max_output_tokens
-        asked = self.request.max_output_tokens
+        most, asked = plan.targets[0].entry.max_output_tokens, self._asked
         if most is not None and asked is not None and asked > most:
             raise _too_many(asked, most)
 
@@ -97,8 +101,6 @@ class GovernedChat(Governed[ModelRequest]):
     def needs(self) -> Needs:
         """Return what the call asks of a model."""
         request = self.request
-        if request.requirements is None:
-            return Needs()
         return Needs(request.requirements, self.input_tokens(), request.max_output_tokens)
 
     def worst_case(self, plan: Plan) -> dict[str, int]:
@@ -143,9 +145,15 @@ class GovernedChat(Governed[ModelRequest]):
             verdict = look("tool_output", tool_output_fields(request), target)
             if verdict.redactions:
                 request = rewritten_chat(request, verdict.apply)
-        # A real model is told how much was reserved for it; the builtin ones answer their input.
-        if target.backend != BUILTIN and self.reservation and self.reservation.reserved:
-            most = output_ceiling(self._most(target), 0, target)
+        # A real model is told how much was reserved for it, and never asked for more than it can
+        # give; the builtin ones answer their input.
+        if target.backend != BUILTIN:
+            is_held = self.reservation is not None and bool(self.reservation.reserved)
+            most = self._most(target)
+            if is_held:
+                most = output_ceiling(most, 0, target)
+            elif request.max_output_tokens is None:
+                most = None
             if most != request.max_output_tokens:
                 request = replace(request, max_output_tokens=most)
         return request
@@ -227,9 +235,12 @@ class GovernedChat(Governed[ModelRequest]):
             output.text(), (), usage, target.backend, target.model, finish_reason="length"
         )
         await self._look_for_names(replace(answer, content=output.held))
-        completed = self._completed(answer, fallback_used=len(self.trail) > 1)
+        completed = self._completed(answer, fallback_used=target is not self._first())
         reasons = (*completed.outcome.reasons, "stopped:reservation_reached")
         return Completed(completed.answer, replace(completed.outcome, reasons=reasons))
+
+    def _first(self) -> Target | None:
+        return None if self.plan is None else self.plan.targets[0]
 
     def _partial(self) -> Usage | None:
         """Return what a stream that broke off has used as far as anybody can tell."""

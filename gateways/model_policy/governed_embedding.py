@@ -43,8 +43,6 @@ class GovernedEmbedding(Governed[EmbedRequest]):
 
     def needs(self) -> Needs:
         """Return what the call asks of a model."""
-        if self.request.requirements is None:
-            return Needs()
         return Needs(self.request.requirements, self.input_tokens(), 0)
 
     def worst_case(self, plan: Plan) -> dict[str, int]:

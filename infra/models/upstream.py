@@ -131,7 +131,10 @@ class Upstream:
                 "the model backend did not answer in HTTP", stage="answer", backend=self.name
             ) from None
         except TimeoutError:
-            raise TimedOutError("the model backend took too long", backend=self.name) from None
+            stage = {"stage": "connect"} if exchange is None else {}
+            raise TimedOutError(
+                "the model backend took too long", backend=self.name, **stage
+            ) from None
         finally:
             if exchange is not None:
                 kept.end(exchange)

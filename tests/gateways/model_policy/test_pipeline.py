@@ -318,6 +318,42 @@ async def test_a_backend_that_does_not_keep_its_limit_is_stopped() -> None:
         assert len("".join(seen).split()) <= 21
 
 
+async def test_a_stream_cut_at_its_reservation_and_blocked_at_its_end_is_charged() -> None:
+    pieces = [chunk({"content": "word "}) for _ in range(200)]
+    endless = stream([*pieces, chunk({}, "stop"), usage_chunk(10, 400)])
+    budget = {"token_budget": {"window": "day", "max_tokens": 100_000}}
+    async with a_world() as world, openai_server(endless) as server:
+        await world.catalog(**openai_catalog(server.base_url))
+        await world.tenant(quotas={"models": budget})
+        seen: list[str] = []
+        async with world.services() as services:
+
+            def finish(_: object) -> str:
+                raise PolicyBlockedError("policy does not allow this content", reasons=[])
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("agentos.gateways.model_policy.output.Output.finish", finish)
+                with pytest.raises(PolicyBlockedError):
+                    await services.pipeline.chat(
+                        caller(), chat("hi", "a/m", max_output_tokens=20), seen.append
+                    )
+        recorded = await last_usage(world)
+        assert recorded.status == "blocked"
+        assert recorded.usage.output_tokens > 0
+
+
+async def test_a_tenants_limit_over_a_models_is_the_models() -> None:
+    async with a_world() as world, openai_server() as server:
+        model = {"model_id": "a/m", "max_output_tokens": 100}
+        await world.catalog(**openai_catalog(server.base_url) | {"models": [model]})
+        await world.tenant(quotas={"models": {"max_tokens_per_request": 5_000}})
+        async with world.services() as services:
+            await services.pipeline.chat(caller(), chat("hi", "a/m"))
+            with pytest.raises(InvalidRequestError):
+                await services.pipeline.chat(caller(), chat("hi", "a/m", max_output_tokens=101))
+        assert server.bodies[0]["max_tokens"] == 100
+
+
 async def test_the_same_request_id_is_answered_once_and_billed_once() -> None:
     async with a_world() as world:
         request = chat("hello")
