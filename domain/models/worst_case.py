@@ -49,8 +49,13 @@ def output_ceiling(max_output: int | None, input_tokens: int, target: Target) ->
 
 
 def parts_of(request: ModelRequest) -> int:
-    """Return how many messages and tools a request has: each costs some tokens of its own."""
-    return len(request.messages) + 2 * len(request.tools) + 1
+    """Return how many messages and tools a request has: each costs some tokens of its own.
+
+    What a model reads and `chat_texts` leaves out, as the contract's estimate does, is held as so
+    many parts more.
+    """
+    unseen = sum(_bytes(text) for text in _unestimated(request))
+    return len(request.messages) + 2 * len(request.tools) + 1 + -(-unseen // A_MESSAGE)
 
 
 def _bytes(text: str) -> int:
@@ -61,6 +66,21 @@ def _calls(message: ChatMessage) -> Iterable[str]:
     for call in message.tool_calls:
         yield call.tool_id
         yield _json(dict(call.arguments))
+
+
+def _unestimated(request: ModelRequest) -> Iterable[str]:
+    """Return the names, ids and marks, and the form of the answer."""
+    for message in request.messages:
+        yield message.name or ""
+        yield message.tool_call_id or ""
+        for call in message.tool_calls:
+            yield call.tool_call_id
+            yield call.name
+    for tool in request.tools:
+        yield tool.tool_id if tool.tool_id != tool.name else ""
+    yield from request.stop
+    if request.response_format:
+        yield _json(dict(request.response_format))
 
 
 def _tool(tool: ToolOffer) -> Iterable[str]:

@@ -43,7 +43,7 @@ def chat_fields(request: ModelRequest) -> list[Field]:
         if tool.description:
             fields.append((f"tools[{index}].description", tool.description))
         place = f"tools[{index}]"
-        _add(fields, place, tool.input_schema, f"{place}.input_schema", tool.name)
+        _add(fields, place, tool.input_schema, f"{place}.input_schema", *_names(tool))
     fields += [(f"stop[{index}]", text) for index, text in enumerate(request.stop) if text]
     if request.response_format:
         _add(fields, "response_format", request.response_format, "response_format")
@@ -69,7 +69,7 @@ def call_fields(calls: Sequence[RequestedToolCall], prefix: str = "") -> list[Fi
     fields: list[Field] = []
     for index, call in enumerate(calls):
         place = f"{prefix}tool_calls[{index}]"
-        _add(fields, place, call.arguments, f"{place}.arguments", call.name)
+        _add(fields, place, call.arguments, f"{place}.arguments", *_names(call))
     return fields
 
 
@@ -145,6 +145,11 @@ def _rewritten_id(field: str, call_id: str, rewrite: Rewrite) -> str:
     if rewrite(field, call_id) == call_id:
         return call_id
     return "call_" + hashlib.sha256(call_id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def _names(tool: ToolOffer | RequestedToolCall) -> tuple[str, ...]:
+    """Return a tool's name and id: of which of them a backend makes the name is its own affair."""
+    return (tool.name, tool.tool_id)
 
 
 def _add(fields: list[Field], place: str, value: Any, path: str, *names: str) -> None:

@@ -52,7 +52,7 @@ class Lease:
         """Count what a call came to; what it did not use is free again."""
         for unit, amount in worst.items():
             self.free[unit] += amount - used[unit]
-            self.spent[unit] += used[unit]
+            self.spent[unit] = min(MOST, self.spent[unit] + used[unit])
         self.calls -= 1
         if not self.calls and not self.is_open:
             self._account.ended(self)

@@ -141,11 +141,11 @@ class AnswerParts:
     def _usage(self, calls: tuple[RequestedToolCall, ...]) -> Usage:
         """Return the server's counts, and an estimate for each that it did not send."""
         if self.input_tokens is not None and self.output_tokens is not None:
-            return Usage(max(0, self.input_tokens), max(0, self.output_tokens))
+            return Usage(self.input_tokens, self.output_tokens)
         guess = estimate_usage(self._request.messages, self._content(), calls)
         return Usage(
-            guess.input_tokens if self.input_tokens is None else max(0, self.input_tokens),
-            guess.output_tokens if self.output_tokens is None else max(0, self.output_tokens),
+            guess.input_tokens if self.input_tokens is None else self.input_tokens,
+            guess.output_tokens if self.output_tokens is None else self.output_tokens,
         )
 
     def _tool_calls(self) -> tuple[RequestedToolCall, ...]:
@@ -163,7 +163,8 @@ class AnswerParts:
     def _to_call(self, call: CallParts, tool_call_id: str) -> RequestedToolCall:
         try:
             arguments = from_json(call.arguments or "{}", allow_inf_nan=False)
-        except ValueError:
+            orjson.dumps(arguments)  # not of more than 64 bits, nor too deep to be handed on
+        except (ValueError, TypeError):
             raise ProviderError("the model asked for a tool call with broken arguments") from None
         if not isinstance(arguments, dict) or not call.name:
             raise ProviderError("the model asked for a tool call without a name or arguments")

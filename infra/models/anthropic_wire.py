@@ -9,6 +9,7 @@ from agentos.domain.errors import ProviderError
 from agentos.domain.ports import ChatMessage, FinishReason, ModelRequest
 from agentos.infra.models.answer_parts import AnswerParts
 from agentos.infra.models.bodies import json_object
+from agentos.infra.models.tokens import counted
 from agentos.infra.models.tool_names import ToolNames
 from agentos.infra.models.turns import system_and_turns, wanted_schema
 
@@ -146,6 +147,6 @@ def _add_usage(usage: Mapping[str, Any], parts: AnswerParts) -> None:
     """Take the counts that are there; what comes from or goes to the cache is input too."""
     if (asked := usage.get("input_tokens")) is not None:
         cached = (usage.get(f"cache_{way}_input_tokens") or 0 for way in ("creation", "read"))
-        parts.input_tokens = int(asked) + sum(cached)
+        parts.input_tokens = counted(asked, *cached)
     if (answered := usage.get("output_tokens")) is not None:
-        parts.output_tokens = int(answered)
+        parts.output_tokens = counted(answered)

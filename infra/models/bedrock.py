@@ -1,5 +1,6 @@
 """Amazon Bedrock: any of its models that can converse, and embeddings."""
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -8,7 +9,7 @@ from urllib.parse import quote
 from yarl import URL
 
 from agentos.domain.auth import AuthContext
-from agentos.domain.errors import AgentOSError, ProviderError
+from agentos.domain.errors import AgentOSError, ProviderError, TimedOutError
 from agentos.domain.ports import EmbedAnswer, EmbedRequest, ModelAnswer, ModelRequest, OnDelta
 from agentos.infra.models.answer_parts import AnswerParts
 from agentos.infra.models.bedrock_embeddings import embed
@@ -60,15 +61,22 @@ class BedrockBackend:
             raise parts.marked(error)  # noqa: B904 - the same error
 
     async def embed(self, auth: AuthContext, model: str, request: EmbedRequest) -> EmbedAnswer:
-        """Embed with a Titan or Cohere model; as `ModelBackend.embed`."""
+        """Embed with a Titan or Cohere model; as `ModelBackend.embed`.
+
+        The calls that it takes share the request's time: none has more than what is left.
+        """
         url = self._url(model, "invoke")
+        ends_at = time.monotonic() + request.timeout_ms / 1000
 
         async def invoke(body: bytes) -> bytes:
+            left_ms = int((ends_at - time.monotonic()) * 1000)
+            if left_ms <= 0:
+                raise TimedOutError("the model backend took too long", backend=self._upstream.name)
             return await self._upstream.call(
                 url,
                 body,
                 read_embeddings,
-                timeout_ms=request.timeout_ms,
+                timeout_ms=left_ms,
                 headers=self._headers(url, body),
             )
 

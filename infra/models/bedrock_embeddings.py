@@ -8,6 +8,7 @@ from agentos.domain.errors import AgentOSError, InvalidRequestError
 from agentos.domain.ports import EmbedAnswer, EmbedRequest, Usage
 from agentos.infra.models.bodies import encode
 from agentos.infra.models.embeddings import Parsed, embed_answer
+from agentos.infra.models.tokens import counted
 
 MAX_COHERE_TEXTS: Final = 96
 AT_ONCE: Final = 8
@@ -58,7 +59,7 @@ def _titan_body(texts: Sequence[str], dimensions: int | None) -> dict[str, Any]:
 
 
 def _titan_vector(answer: Mapping[str, Any]) -> Parsed:
-    return [answer["embedding"]], int(answer["inputTextTokenCount"])
+    return [answer["embedding"]], counted(answer["inputTextTokenCount"])
 
 
 def _cohere_body(texts: Sequence[str], dimensions: int | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from agentos.domain.errors import InvalidRequestError, ProviderError
 from agentos.domain.ports import ChatMessage, FinishReason, ModelRequest
 from agentos.infra.models.answer_parts import AnswerParts
 from agentos.infra.models.bodies import json_object
+from agentos.infra.models.tokens import counted
 from agentos.infra.models.tool_names import ToolNames
 from agentos.infra.models.turns import system_and_turns, wanted_schema
 
@@ -140,5 +141,5 @@ def _reason(reason: str) -> FinishReason:
 def _add_usage(usage: Mapping[str, Any], parts: AnswerParts) -> None:
     """Take the counts; what comes from or goes to the cache is input too."""
     cached = (usage.get(f"cache{way}InputTokens") or 0 for way in ("Read", "Write"))
-    parts.input_tokens = int(usage["inputTokens"]) + sum(cached)
-    parts.output_tokens = int(usage["outputTokens"])
+    parts.input_tokens = counted(usage["inputTokens"], *cached)
+    parts.output_tokens = counted(usage["outputTokens"])

@@ -34,7 +34,7 @@ def embed_answer(
         raise ProviderError(
             "the backend's embeddings are not in its format", stage="answer", backend=backend
         ) from None
-    used = tokens_of(request.texts) if tokens is None else max(0, tokens)
+    used = tokens_of(request.texts) if tokens is None else tokens
     return EmbedAnswer(vectors, Usage(used, 0), backend, model)
 
 

@@ -1,6 +1,7 @@
 """Gemini's generateContent format: what is asked, and what an answer says."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
@@ -9,6 +10,7 @@ from agentos.domain.errors import ProviderError
 from agentos.domain.ports import ChatMessage, EmbedRequest, FinishReason, ModelRequest
 from agentos.infra.models.answer_parts import AnswerParts
 from agentos.infra.models.bodies import json_object
+from agentos.infra.models.tokens import counted
 from agentos.infra.models.tool_names import ToolNames
 from agentos.infra.models.turns import Turn, system_and_turns, wanted_schema
 
@@ -94,10 +96,11 @@ def _to_turn(
 
 def _to_result(message: ChatMessage, called: Mapping[str, str]) -> dict[str, Any]:
     """Return a tool's result, which has to be an object and to name its function."""
-    try:
-        value = from_json(message.content, allow_inf_nan=False)
-    except ValueError:
-        value = message.content
+    value: Any = message.content
+    # Policy saw the text as it stands: what an escape hides in it is not to come out of it here.
+    if "\\" not in message.content:
+        with suppress(ValueError):
+            value = from_json(message.content, allow_inf_nan=False)
     name = called.get(message.tool_call_id or "", "unknown")
     response = json_object(value if isinstance(value, dict) else {"result": value})
     return {"functionResponse": {"name": name, "response": response}}
@@ -131,10 +134,10 @@ def _add_part(part: Mapping[str, Any], parts: AnswerParts) -> None:
 
 
 def _add_usage(usage: Mapping[str, Any], parts: AnswerParts) -> None:
-    parts.input_tokens = int(usage.get("promptTokenCount") or 0)
+    parts.input_tokens = counted(usage.get("promptTokenCount") or 0)
     answered = usage.get("candidatesTokenCount"), usage.get("thoughtsTokenCount")
     if answered != (None, None):
-        parts.output_tokens = sum(int(count or 0) for count in answered)
+        parts.output_tokens = counted(*(count or 0 for count in answered))
 
 
 def to_embeddings(request: EmbedRequest, model: str) -> dict[str, Any]:

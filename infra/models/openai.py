@@ -15,6 +15,7 @@ from agentos.infra.models.embeddings import Parsed, embed_answer
 from agentos.infra.models.incoming import Incoming
 from agentos.infra.models.openai_wire import add_completion, to_chat, to_embedding, vectors_of
 from agentos.infra.models.reading import other_format, read_embeddings
+from agentos.infra.models.tokens import counted
 from agentos.infra.models.tool_names import ToolNames
 from agentos.infra.models.upstream import Upstream
 
@@ -110,4 +111,4 @@ async def _read_stream(incoming: Incoming, parts: AnswerParts) -> None:
 def _parse_embeddings(answer: Mapping[str, Any]) -> Parsed:
     usage = answer.get("usage") or {}
     tokens = usage.get("prompt_tokens")
-    return vectors_of(answer), None if tokens is None else int(tokens)
+    return vectors_of(answer), counted(tokens)

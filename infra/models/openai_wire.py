@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from agentos.domain.errors import ProviderError
 from agentos.domain.ports import ChatMessage, EmbedRequest, FinishReason, ModelRequest
 from agentos.infra.models.answer_parts import AnswerParts
+from agentos.infra.models.tokens import counted
 from agentos.infra.models.tool_names import ToolNames
 
 FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
@@ -91,8 +92,8 @@ def add_completion(chunk: Mapping[str, Any], parts: AnswerParts) -> None:
     if model := chunk.get("model"):
         parts.model = str(model)
     if usage := chunk.get("usage"):
-        parts.input_tokens = int(usage["prompt_tokens"])
-        parts.output_tokens = int(usage.get("completion_tokens") or 0)
+        parts.input_tokens = counted(usage["prompt_tokens"])
+        parts.output_tokens = counted(usage.get("completion_tokens") or 0)
     for choice in chunk["choices"][:1] if "choices" in chunk else ():
         _add_part(choice.get("delta") or choice.get("message") or {}, parts)
         if reason := choice.get("finish_reason"):

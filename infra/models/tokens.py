@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from pydantic_core import to_json
 
@@ -10,6 +10,7 @@ from agentos.domain.ports import ChatMessage, RequestedToolCall, Usage
 
 CHARACTERS_PER_TOKEN: Final = 4
 MAX_PIECES: Final = 512
+MOST_COUNTED: Final = 10**9
 
 _WORD: Final = re.compile(r"\s*\S+\s*|\s+")
 
@@ -29,6 +30,18 @@ def estimate_usage(
 def tokens_of(texts: Sequence[str]) -> int:
     """Return the tokens of some texts together, by the same rule."""
     return -(-sum(map(len, texts)) // CHARACTERS_PER_TOKEN)
+
+
+def counted(*counts: Any) -> int | None:
+    """Return what a server counted, in sum; `None`, as if it were not sent, for what is no count.
+
+    A count is a whole number from 0 to 10**9: what is said to be more is believed of no call.
+    """
+    for count in counts:
+        if type(count) is not int or not 0 <= count <= MOST_COUNTED:
+            return None
+    total = sum(counts)
+    return total if total <= MOST_COUNTED else None
 
 
 def _length(calls: Sequence[RequestedToolCall]) -> int:

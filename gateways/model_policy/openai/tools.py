@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
+from pydantic_core import from_json
 
 from agentos.domain.errors import InvalidRequestError
 from agentos.domain.ports import RequestedToolCall, ToolOffer
@@ -67,8 +68,9 @@ def to_call(call_id: str, name: str, arguments: str, place: Place) -> RequestedT
     """Return a call that the model asked for before."""
     try:
         parsed = orjson.loads(arguments or "{}")
-    except orjson.JSONDecodeError as exc:
-        raise misplaced((*place, "arguments"), "must be JSON") from exc
+        from_json(arguments or "{}", allow_inf_nan=False)  # as deep as a body may be, no deeper
+    except ValueError as exc:
+        raise misplaced((*place, "arguments"), "must be JSON, and not too deep") from exc
     if not isinstance(parsed, dict):
         raise misplaced((*place, "arguments"), "must be a JSON object")
     return RequestedToolCall(call_id, name, name, parsed)

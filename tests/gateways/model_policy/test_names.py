@@ -71,8 +71,22 @@ async def with_upstream(world: World, upstream: OpenAIServer) -> None:
         after(RequestedToolCall("call_1", "f", "f", {"a": [{"falcon": 1}]})),
         after(RequestedToolCall("call_falcon", "f", "f", {})),
         after(RequestedToolCall("call_1", "falcon", "falcon", {})),
+        chat("hi", "a/m", tools=[ToolOffer("tool.falcon", "a name", "", {"type": "object"})]),
+        after(RequestedToolCall("call_1", "tool.falcon", "a name", {})),
     ],
-    ids=["property", "deep", "tool", "description", "format", "stop", "argument", "id", "called"],
+    ids=[
+        "property",
+        "deep",
+        "tool",
+        "description",
+        "format",
+        "stop",
+        "argument",
+        "id",
+        "called",
+        "offered id",
+        "called id",
+    ],
 )
 async def test_a_rule_that_blocks_sees_names(request_: ModelRequest) -> None:
     async with a_world() as world, openai_server() as upstream:

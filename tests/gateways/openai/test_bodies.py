@@ -68,6 +68,10 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
     ({"messages": [called("{")]}, "messages[0].tool_calls[0].function.arguments"),
+    (
+        {"messages": [called('{"a": ' + "[" * 300 + "]" * 300 + "}")]},
+        "messages[0].tool_calls[0].function.arguments",
+    ),
     ({"messages": [called("[1]")]}, "messages[0].tool_calls[0].function.arguments"),
     ({"messages": [called('{"a": NaN}')]}, "messages[0].tool_calls[0].function.arguments"),
     ({"messages": [{"role": "user", "content": "a\0b"}]}, "messages[0].content"),

@@ -256,6 +256,20 @@ async def test_the_sync_client(models: ModelDoor) -> None:
             "input[0].arguments",
             "must be JSON",
         ),
+        (
+            {
+                "input": [
+                    {
+                        "type": "function_call",
+                        "call_id": "c",
+                        "name": "f",
+                        "arguments": '{"a": ' + "[" * 300 + "]" * 300 + "}",
+                    }
+                ]
+            },
+            "input[0].arguments",
+            "too deep",
+        ),
         ({"truncation": "auto"}, "truncation", None),
         ({"max_output_tokens": 0}, "max_output_tokens", None),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema", None),

@@ -1,11 +1,13 @@
 """What Bedrock's Converse and InvokeModel are asked, to the letter, and what answers come to."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
+from aiohttp import web
 
-from agentos.domain.errors import AgentOSError, InvalidRequestError
+from agentos.domain.errors import AgentOSError, InvalidRequestError, TimedOutError
 from agentos.domain.ports import ChatMessage, EmbedRequest, ModelRequest
 from tests.infra.models.backends import served
 from tests.infra.models.bedrock_server import (
@@ -226,3 +228,19 @@ async def test_cohere_s_embeddings_to_the_letter(dimensions: int | None) -> None
         asked = EmbedRequest("req_1", "there/e", ["one", "two"], dimensions=dimensions)
         await backend.embed(caller(), "cohere.embed-english-v3", asked)
     assert server.bodies == [{"texts": ["one", "two"], "input_type": "search_document", **size}]
+
+
+async def test_titan_s_calls_share_one_time_limit() -> None:
+    async def slow(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.3)
+        return web.json_response({"embedding": [0.5], "inputTextTokenCount": 1})
+
+    async with served(BEDROCK, slow) as (server, backend):
+        texts = [str(number) for number in range(80)]  # 8 at a time: 3 s, each call 0.3 s
+        with pytest.raises(TimedOutError):
+            await backend.embed(
+                caller(),
+                "amazon.titan-embed-text-v2:0",
+                EmbedRequest("req_1", "there/e", texts, timeout_ms=1500),
+            )
+    assert len(server.paths) < 80
