@@ -75,12 +75,8 @@ class Box:
 
     def take(self) -> list[bytes]:
         """Hand out a command's worth of lines."""
-        size, count = 0, 0
-        for line in self.lines[:COMMAND_LINES]:
-            if count and size + len(line) > COMMAND_BYTES:
-                break
-            size += len(line)
-            count += 1
+        count = _worth(self.lines)
+        size = sum(map(len, self.lines[:count]))
         taken, self.lines = self.lines[:count], self.lines[count:]
         self.size -= size
         if not self.lines:
@@ -163,6 +159,12 @@ class Backhaul:
             except ConflictOfCopyError as exc:
                 log.warning("%s from %s: %s", ref.aggregate_id, progress.stack_id, exc)
                 await self._note_gap(progress, exc.gap_to)
+            except NotFoundError:
+                raise  # it was never begun: there is nothing to continue
+            except AgentOSError as exc:
+                log.warning("%s was not copied on: %s", ref.aggregate_id, exc)
+                progress.cut(str(exc))
+                progress.pause = REFUSED_PAUSE_S
             if not progress.has_ended:
                 await self._pause(progress)
 
@@ -212,7 +214,7 @@ class Backhaul:
                     lines = waiting.next_lines(progress.copied)
                 if lines:
                     before = progress.copied
-                    await self._write(progress, lines[:COMMAND_LINES])
+                    await self._write(progress, lines[: _worth(lines)])
                     link.events += progress.copied - before
                 waiting.copied(progress.copied)
                 if lines or await waiting.more(SKIPPED_S if waiting.pieces else QUIET_S):
@@ -317,7 +319,7 @@ class Backhaul:
                 command = {
                     "traceparent": NO_TRACE,
                     "run_id": progress.ref.aggregate_id,
-                    "lines": [line.decode() for line in lines[:COMMAND_LINES]],
+                    "lines": [line.decode() for line in lines[: _worth(lines)]],
                     **progress.filling("push"),
                 }
                 await self._send(progress, command)
@@ -398,6 +400,17 @@ def _texts(lines: Sequence[bytes]) -> list[str]:
         return [line.decode() for line in lines]
     except UnicodeDecodeError as exc:
         raise ConflictOfCopyError(ConflictError("the peer sent what is no event")) from exc
+
+
+def _worth(lines: Sequence[bytes]) -> int:
+    """Return how many lines go into one command: at least one, else what its bytes allow."""
+    size, count = 0, 0
+    for line in lines[:COMMAND_LINES]:
+        size += len(line)
+        if count and size > COMMAND_BYTES:
+            break
+        count += 1
+    return count
 
 
 def _has_final(line: bytes) -> bool:

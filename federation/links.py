@@ -114,7 +114,8 @@ class Link:
             yield waiting
         finally:
             waiting.drop()
-            self._runs.pop(ref, None)
+            if self._runs.get(ref) is waiting:
+                del self._runs[ref]
 
     async def run(self) -> None:
         """Take what comes, and look after the link, until cancelled."""
@@ -154,8 +155,24 @@ class Link:
     def _keep(self, piece: Taken) -> None:
         self._bytes += sum(map(len, piece.lines))
         self._waiting(remote_ref(piece.ref.tenant_id, piece.ref.aggregate_id)).put(piece)
-        while self._bytes > MAX_BYTES or len(self._runs) > RUNS:
-            self._runs.popitem(last=False)[1].drop()
+        if self._bytes > MAX_BYTES or len(self._runs) > RUNS:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Give up what waits, the oldest first: the runs that nobody follows before the others.
+
+        A run that is followed stays known, so what comes of it next finds its copy.
+        """
+        for ref, waiting in list(self._runs.items()):
+            if self._bytes <= MAX_BYTES and len(self._runs) <= RUNS:
+                return
+            if not waiting.is_followed:
+                waiting.drop()
+                del self._runs[ref]
+        for waiting in self._runs.values():
+            if self._bytes <= MAX_BYTES:
+                return
+            waiting.drop()
 
     def _waiting(self, ref: StreamRef) -> Waiting:
         found = self._runs.get(ref)

@@ -28,7 +28,7 @@ from agentos.federation.frames import FrameReader
 from agentos.federation.parts import PeerStream, Ports
 from agentos.federation.refusals import bounded
 from agentos.gateways.http.answers import Answer
-from agentos.gateways.http.sse import Stream
+from agentos.gateways.http.sse import KEEPALIVE, Stream
 
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 2.0
@@ -169,8 +169,8 @@ class RemoteEvents:
                     self._take(out, frame.event, frame.id, frame.data)
                     for frame in reader.feed(piece)
                 )
-                if out:
-                    await stream.write(bytes(out))
+                if out or is_whole:  # a comment finds out that the client left, too
+                    await stream.write(bytes(out) or KEEPALIVE)
                 if self._has_ended or not is_whole:
                     return
         except PeerUnreachableError:

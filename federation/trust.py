@@ -49,7 +49,7 @@ ALLOWED: Final = ABOUT_US | {
     "/v1/federation/runs:forward",
     "/v1/federation/events:ingest",
 }
-CREATE: Final = "/v1/agents/{agent_id}/runs"
+MAKE_RUNS: Final = frozenset({"/v1/agents/{agent_id}/runs", "/v1/federation/runs:forward"})
 
 
 def allowed_scopes(claimed: frozenset[str], entry: PeerEntry | None) -> frozenset[str]:
@@ -211,7 +211,7 @@ class PeerGate:
             raise ForbiddenError("the peer may not act for this tenant", stack_id=entry.stack_id)
         limits = entry.limits
         self.spend(entry.stack_id, "requests", limits.requests_per_minute)
-        if route == CREATE:
+        if route in MAKE_RUNS:
             self.spend(entry.stack_id, "runs", limits.runs_per_minute)
 
     def spend(self, stack_id: str, what: str, a_minute: int | None, amount: int = 1) -> None:

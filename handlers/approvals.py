@@ -14,6 +14,7 @@ from agentos.domain.run.run import Run, run_ref
 from agentos.handlers.commands import DecideApproval
 from agentos.handlers.parts import Parts
 from agentos.handlers.runs import decide_on_run
+from agentos.handlers.tolerant import tolerant
 from agentos.handlers.watch import LiveRun
 
 log = structlog.get_logger()
@@ -57,7 +58,8 @@ async def decide_on_approval(
 async def expire_overdue(parts: Parts) -> None:
     """Reject what nobody has decided in its time: a durable timer, the log is its clock."""
     for live in parts.dispatcher.overdue():
-        await _expire(parts, live)
+        with tolerant(parts, live.ref):
+            await _expire(parts, live)
 
 
 async def _expire(parts: Parts, live: LiveRun) -> None:

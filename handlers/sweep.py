@@ -20,6 +20,7 @@ from agentos.handlers.approvals import expire_overdue
 from agentos.handlers.closed_tenants import cancel_runs_of_closed, load_closed
 from agentos.handlers.parts import Parts
 from agentos.handlers.runs import decide_on_run
+from agentos.handlers.tolerant import tolerant
 from agentos.handlers.watch import LiveRun
 
 EVERY_S: Final = 1.0
@@ -69,9 +70,11 @@ async def sweep(parts: Parts) -> None:
     await cancel_runs_of_closed(parts)
     await expire_overdue(parts)
     for live in await parts.dispatcher.sweep():
-        await _see_cancel_through(parts, live)
+        with tolerant(parts, live.ref):
+            await _see_cancel_through(parts, live)
     for desk in parts.desks.loaded():
-        await _free_orphans(parts, desk)
+        with tolerant(parts, desk.admission.ref):
+            await _free_orphans(parts, desk)
     await parts.ledgers.expire()
 
 

@@ -59,6 +59,7 @@ class LogWatch:
         self.run_ids: dict[str, set[str]] = defaultdict(set)
         self.moved: dict[StreamRef, int] = {}
         self.closed: set[str] = set()
+        self.unswept: dict[StreamRef, float] = {}
         self.on_final: Callable[[StreamRef], None] = lambda _: None
         self.on_waiting: Callable[[StreamRef], None] = lambda _: None
         self._read_on = asyncio.Event()

@@ -11,6 +11,7 @@ from agentos.infra.oidc import PublicKey, read_keys
 
 TTL_S: Final = 60.0
 PACE_S: Final = 1.0
+RETRY_S: Final = 10.0
 FETCH_S: Final = 3.0
 PATH: Final = "/v1/federation/jwks.json"
 
@@ -23,7 +24,8 @@ class PeerKeys:
         self._peer = peer
         self._url = peer.jwks_url or peer.federation_url + PATH
         self._keys: dict[str | None, PublicKey] = {}
-        self._fetched = float("-inf")
+        self._fetched = self._tried = float("-inf")
+        self._tried_in_vain = False
         self._lock = asyncio.Lock()
 
     async def find(self, kid: str | None) -> PublicKey | None:
@@ -31,15 +33,30 @@ class PeerKeys:
 
         Raises `DependencyUnavailableError` when it is not known and the peer cannot be asked.
         """
-        age = time.monotonic() - self._fetched
-        if kid in self._keys and age < TTL_S:
+        now = time.monotonic()
+        if kid in self._keys and (now - self._fetched < TTL_S or now - self._tried < RETRY_S):
             return self._keys[kid]
         async with self._lock:
-            age = time.monotonic() - self._fetched
-            is_due = age >= TTL_S or (kid not in self._keys and age >= PACE_S)
-            if is_due:
-                await self._fetch(kid)
+            if kid not in self._keys or time.monotonic() - self._fetched >= TTL_S:
+                await self._ask(kid)
         return self._keys.get(kid)
+
+    async def _ask(self, kid: str | None) -> None:
+        """Fetch, unless that was done, or failed, a moment ago."""
+        if time.monotonic() - max(self._fetched, self._tried) >= PACE_S:
+            self._tried = time.monotonic()
+            try:
+                await self._fetch(kid)
+            finally:
+                self._tried = time.monotonic()
+        elif kid not in self._keys and self._tried_in_vain:
+            raise self._unknown("it was asked a moment ago")
+
+    def _unknown(self, why: str) -> DependencyUnavailableError:
+        return DependencyUnavailableError(
+            f"the keys of {self._peer.stack_id} cannot be had: {why}",
+            dependency=self._peer.stack_id,
+        )
 
     async def _fetch(self, kid: str | None) -> None:
         try:
@@ -49,10 +66,8 @@ class PeerKeys:
             if status != 200:
                 raise PeerUnreachableError(f"it answers {status}")
             self._keys = read_keys(body)
-            self._fetched = time.monotonic()
+            self._fetched, self._tried_in_vain = time.monotonic(), False
         except (PeerUnreachableError, AgentOSError) as exc:
+            self._tried_in_vain = True
             if kid not in self._keys:
-                raise DependencyUnavailableError(
-                    f"the keys of {self._peer.stack_id} cannot be had: {exc}",
-                    dependency=self._peer.stack_id,
-                ) from exc
+                raise self._unknown(str(exc)) from exc

@@ -48,18 +48,26 @@ class _End:
         self._url = url
         self._config = config
         self._connection: Connection | None = None
+        self._opening = asyncio.Lock()
 
     async def _opened(self) -> Connection:
-        """Return the connection, with the stream made; `DependencyUnavailableError`."""
-        if self._connection is None:
-            connection = await connect(self._url, f"agentos-{self.stack_id}", timeout=CONNECT_S)
-            try:
-                await api.repeated(connection, lambda: self._make(connection))
-            except BaseException:
-                await bounded_close(connection)
-                raise
-            self._connection = connection
-        return self._connection
+        """Return the connection, with the stream made; `DependencyUnavailableError`.
+
+        Who comes while it is being opened gets the same one.
+        """
+        async with self._opening:
+            if self._connection is None:
+                self._connection = await self._open()
+            return self._connection
+
+    async def _open(self) -> Connection:
+        connection = await connect(self._url, f"agentos-{self.stack_id}", timeout=CONNECT_S)
+        try:
+            await api.repeated(connection, lambda: self._make(connection))
+        except BaseException:
+            await bounded_close(connection)
+            raise
+        return connection
 
     async def _make(self, connection: Connection) -> None:
         """Make the stream; one that is there from another version is brought to what it is now."""
@@ -161,7 +169,11 @@ class JetStreamTaken(_End):
             reply = await connection.ask(subject, b"", timeout=HUB_S)
         except api.UNREACHED:
             return False
-        return "error" not in orjson.loads(reply.data)
+        try:
+            answer = orjson.loads(reply.data)
+        except orjson.JSONDecodeError:
+            return False
+        return isinstance(answer, dict) and "error" not in answer
 
     async def _kick(self, connection: Connection) -> None:
         if time.monotonic() - self._kicked_at < KICK_S:
@@ -211,8 +223,12 @@ class JetStreamTaken(_End):
 
     def _read(self, message: Delivered) -> Taken | None:
         """Return a commit; what is none of a run is struck off."""
-        parts = message.subject.decode().split(".")
-        first = parse_headers(message.headers).get("Agentos-First", "")
+        try:
+            parts = message.subject.decode().split(".")
+            first = parse_headers(message.headers).get("Agentos-First", "")
+        except UnicodeDecodeError:
+            self.done(message.reply)
+            return None
         fits = len(parts) == 3 and all(map(is_named_id, parts[1:]))
         if not (fits and first.isascii() and first.isdigit() and len(first) < 19):
             self.done(message.reply)

@@ -188,6 +188,10 @@ async def test_the_receivers_own_tenants_rights_and_rates_count() -> None:
         status, body = await create(b, token(keyed.a_keys))
         assert (status, body["error"]["code"]) == (429, "rate_limited")
         assert body["error"]["details"]["retry_after_ms"] > 0
+        here = {"target_selector": {"stack_id": "stk_b"}, "run_create": RUN | {"agent_id": AGENT}}
+        path = "/v1/federation/runs:forward"
+        status, body = await b.call("POST", path, headers=token(keyed.a_keys), json=here)
+        assert (status, body["error"]["code"]) == (429, "rate_limited")
     finally:
         await a.close()
         await b.close()

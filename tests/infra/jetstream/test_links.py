@@ -15,6 +15,7 @@ from agentos.infra.jetstream import api
 from agentos.infra.jetstream.accounts import ReloadedAccounts
 from agentos.infra.jetstream.connection import NoRespondersError, bounded_close, connect
 from agentos.infra.jetstream.links import JetStreamTaken, url_of
+from agentos.infra.jetstream.pull import Delivered
 from agentos.infra.jetstream.streams import provision
 from agentos.infra.nats_links import Link, Links, giver, leaf, read_links, taker, write_links
 from agentos.infra.nats_server import configure_nats, find_nats_binary
@@ -304,3 +305,17 @@ def test_a_file_of_links_that_is_gone_is_no_link(tmp_path_factory: pytest.TempPa
     assert read_links(home) == Links("")
     write_links(home, Links("stk_a"))
     assert json.loads((home / nats_links.FILE).read_text())["links"] == []
+
+
+@pytest.mark.parametrize(
+    ("subject", "headers"),
+    [
+        (b"events.tnt_a.\xff", b"NATS/1.0\r\nAgentos-First: 1\r\n\r\n"),
+        (b"events.tnt_a.run_1", b"NATS/1.0\r\nAgentos-First: \xff\r\n\r\n"),
+        (b"events.tnt_a.run_1", b"NATS/1.0\r\n\xff\r\n\r\n"),
+        (b"events.tnt_a", b""),
+    ],
+)
+def test_what_a_brokers_peer_puts_there_is_struck_off(subject: bytes, headers: bytes) -> None:
+    inbox = JetStreamTaken("stk_b", "nats://127.0.0.1:1")
+    assert inbox._read(Delivered(subject, b"reply", b"{}", headers)) is None
