@@ -22,6 +22,7 @@ from agentos.domain.errors import DependencyUnavailableError
 RECONNECT_WAIT: Final = 0.15
 PING_INTERVAL: Final = 1
 CONNECT_TIMEOUT: Final = 10.0
+GRACE: Final = 0.2
 MAX_BUFFERED: Final = 64 * 1024 * 1024
 SAME_ERROR_AGAIN: Final = 10.0
 UNSAFE: Final = re.compile(r"[ \t\r\n]")
@@ -154,9 +155,13 @@ class Connection(Client):
             raise asyncio.CancelledError
         await super()._connect_to_server(s)
 
+    def let_go(self) -> None:
+        """Have no attempt to connect follow the one that is being made."""
+        self._is_let_go = True
+
     async def close(self) -> None:
         """Close it for good, in the middle of a reconnect too."""
-        self._is_let_go = True
+        self.let_go()
         await super().close()
 
     async def _process_op_err(self, e: Exception) -> None:
@@ -292,16 +297,31 @@ async def connect(
     `DependencyUnavailableError` when there is no connection within `timeout` seconds (10).
     """
     connection = Connection(on_error)
+    opening = asyncio.create_task(connection.open(url, name))
     try:
-        async with asyncio.timeout(timeout or CONNECT_TIMEOUT):
-            await connection.open(url, name)
+        if not (await asyncio.wait({opening}, timeout=timeout or CONNECT_TIMEOUT))[0]:
+            raise TimeoutError
+        opening.result()
     except (TimeoutError, OSError, errors.Error) as exc:
         why = connection.driver_error or exc
-        await connection.close()
+        await _give_up(connection, opening)
         raise DependencyUnavailableError(
             f"NATS cannot be reached: {why!r}", dependency="nats"
         ) from exc
+    except BaseException:
+        connection.let_go()
+        opening.cancel()
+        raise
     return connection
+
+
+async def _give_up(connection: Connection, opening: "asyncio.Task[None]") -> None:
+    """End an attempt to connect, as often as it swallows its cancellation."""
+    connection.let_go()
+    while not opening.done():
+        opening.cancel()
+        await asyncio.wait({opening}, timeout=GRACE)
+    await connection.close()
 
 
 async def bounded_close(connection: Connection, timeout: float = 2.0) -> None:

@@ -1,6 +1,7 @@
 """The connection: fails fast while the broker is away, and comes back with it."""
 
 import asyncio
+import contextlib
 import signal
 
 import pytest
@@ -19,6 +20,20 @@ async def test_a_broker_that_is_not_there_is_an_error_with_its_reason() -> None:
     with pytest.raises(DependencyUnavailableError, match="Refused") as caught:
         await connect("nats://127.0.0.1:1", "test", timeout=0.5)
     assert caught.value.details == {"dependency": "nats"}
+
+
+async def test_an_attempt_that_swallows_its_end_is_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def swallow(*_: object) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        raise OSError("nobody there")
+
+    monkeypatch.setattr("nats.aio.client.Client._connect_to_server", swallow)
+    async with asyncio.timeout(20):
+        with pytest.raises(DependencyUnavailableError):
+            await connect("nats://127.0.0.1:1", "test", timeout=0.1)
 
 
 async def test_wrong_credentials_are_an_error_with_their_reason(
