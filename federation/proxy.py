@@ -32,6 +32,7 @@ from agentos.gateways.http.sse import KEEPALIVE, Stream
 
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 2.0
+SILENT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class RemoteEvents:
         self._seen = wanted.after_sequence
         self._has_ended = False
         self._pause = FIRST_PAUSE_S
+        self._silent_s = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it: 204, 404, 410, 502 as plain answers, else the stream."""
@@ -157,7 +159,11 @@ class RemoteEvents:
         """Pause, and end with the client: a stream that is over is not held up."""
         pause, self._pause = self._pause, min(self._pause * 2, LONGEST_PAUSE_S)
         await asyncio.sleep(pause)
-        await stream.write(b"")
+        self._silent_s += pause
+        is_long = self._silent_s >= SILENT_S
+        await stream.write(KEEPALIVE if is_long else b"")
+        if is_long:
+            self._silent_s = 0.0
 
     async def _relay(self, stream: Stream, pieces: AsyncIterator[bytes]) -> None:
         """Pass on what comes until the run's end, a cut, or a gap that has to be fetched."""
