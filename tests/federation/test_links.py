@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from agentos.domain.errors import InternalError
 from agentos.domain.federation.peer import PeerEntry
 from agentos.domain.federation.remote import GapFilled, GapFound, remote_ref
 from agentos.domain.run.run import run_ref
-from agentos.federation import links
+from agentos.federation import backhaul, links
 from agentos.infra.memory.log import MemoryLog
 from tests.federation.fake_peer import RUN, FakePeer, event, final, frame, run_of
 from tests.federation.memory_links import MemoryInbox, MemoryOutbox, taken
@@ -213,3 +214,67 @@ async def test_a_tenant_that_the_peer_may_not_act_for_is_not_given() -> None:
         _, body = await a.forward({"stack_id": "stk_b"})
         await eventually(lambda: len(box.given) == 2)
         assert box.given[1].ref.aggregate_id == body["forwarded"]["remote_run_id"]
+
+
+async def test_room_is_made_for_bytes_and_followed_runs_stay_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    link = links.Link(inbox := MemoryInbox())
+    followed = taken(event(1))
+    async with link.following(remote_ref("tnt_a", RUN)) as waiting:
+        link._keep(followed)
+        monkeypatch.setattr(links, "RUNS", 1)
+        link._keep(taken(event(1), run="run_nobody"))
+        assert list(waiting.pieces) == [1]
+        assert inbox.struck == [b"token.run_nobody.1"]
+        monkeypatch.setattr(links, "MAX_BYTES", 0)
+        link._keep(taken(event(2)))
+        assert waiting.pieces == {}
+        monkeypatch.setattr(links, "MAX_BYTES", 10**6)
+        link._keep(taken(event(3)))
+        assert list(waiting.pieces) == [3]  # what comes next finds its copy
+    assert link._bytes == 0
+    assert not link._runs
+
+
+async def test_the_end_of_one_copy_does_not_take_what_came_for_the_next() -> None:
+    link = links.Link(MemoryInbox())
+    ref = remote_ref("tnt_a", RUN)
+    async with link.following(ref):
+        other = link._runs[ref] = links.Waiting(link, 0.0)
+        link._keep(taken(event(1)))
+    assert link._runs[ref] is other
+    assert list(other.pieces) == [1]
+
+
+async def test_a_copy_that_a_handler_cannot_write_goes_on_later(
+    node: FedNode, inbox: MemoryInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backhaul, "REFUSED_PAUSE_S", 0.05)
+    real, tried = node.door.bus.handlers["remote.copy"], 0
+
+    async def breaks(*given: Any) -> dict[str, Any]:
+        nonlocal tried
+        tried += 1
+        if tried < 3:
+            raise InternalError("something of ours broke")
+        return await real(*given)
+
+    node.door.bus.handlers["remote.copy"] = breaks
+    inbox.put(taken(*WHOLE))
+    await node.forward(FAKE)
+    for _ in range(200):
+        if (await node.remote(RUN)).has_ended:
+            break
+        inbox.put(taken(*WHOLE))
+        await asyncio.sleep(0.05)
+    assert (await node.remote(RUN)).has_ended
+    assert tried >= 3
+
+
+def test_a_commands_worth_is_cut_by_bytes() -> None:
+    large = b"x" * (backhaul.COMMAND_BYTES // 2 + 1)
+    assert backhaul._worth([large, large]) == 1
+    assert backhaul._worth([large * 3, b"x"]) == 1
+    assert backhaul._worth([b"x"] * (backhaul.COMMAND_LINES + 1)) == backhaul.COMMAND_LINES
+    assert backhaul._worth([]) == 0

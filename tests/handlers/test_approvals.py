@@ -396,3 +396,29 @@ async def test_waiting_runs_keep_none_of_their_tenants_from_running() -> None:
         for run_id in ids:
             await until_final(node, run_id, 30)
         assert sorted(tools.times().values()) == [1] * 6
+
+
+@virtual_time
+async def test_a_run_that_cannot_be_written_does_not_hold_up_the_others() -> None:
+    async with a_node(log := UnevenLog()) as node:
+        parts = await ready(node)
+        models, tools = asking()
+        Executor(node, models, tools)
+        broken, other = [(await create(parts, timeout_ms=5_000))["run"]["run_id"] for _ in range(2)]
+        for run_id in (broken, other):
+            await waits(node, run_id)
+        tried: list[str] = []
+
+        def fail(commit: Commit) -> str | None:
+            if commit.ref.aggregate_id != broken:
+                return None
+            tried.append(broken)
+            return "before"
+
+        log.fail = fail
+        await asyncio.sleep(APPROVAL_WAIT_MS / 1000 - 10)
+        await until_final(node, other, 30)
+        assert tried
+        assert (await node.run(broken)).is_waiting
+        log.fail = lambda _: None
+        await until_final(node, broken, 30)
