@@ -28,6 +28,7 @@ from agentos.gateways.model_policy.keeping import Keeping
 LEASE_S: Final = 10
 RENEW_S: Final = 4.0
 FAILED_TTL_S: Final = 60
+RACES: Final = 5
 WAIT_S: Final = 180.0
 POLL_S: Final = (0.02, 0.05, 0.1, 0.25)
 MAX_ANSWER_BYTES: Final = 256 * 1024
@@ -98,7 +99,8 @@ class Idempotency:
             # Shielded: a client that leaves must not leave its lease behind.
             await asyncio.shield(slot.fail())
             raise
-        await self._keep(slot, answer)
+        # Shielded: the call is charged, so its answer is there for whoever asks again.
+        await asyncio.shield(self._keep(slot, answer))
         return answer
 
     async def _keep(self, slot: "_Slot", answer: Body) -> None:
@@ -127,6 +129,7 @@ class _Slot:
         self._digest = digest_of(caller.auth.principal.principal_id, request_id)
         self._fingerprint = caller.fingerprint
         self._new_id = new_id
+        self._owner = new_id("own")
         self._revision = 0
 
     async def take(self) -> Body | None:
@@ -176,7 +179,7 @@ class _Slot:
         while True:
             await asyncio.sleep(RENEW_S)
             try:
-                if not await self._begin():
+                if not await self._hold({"state": "begun"}, LEASE_S):
                     return  # another has it: this call goes on, its answer is not kept
             except DependencyUnavailableError as error:
                 log.warning("a lease was not renewed: %s", error)
@@ -184,9 +187,11 @@ class _Slot:
     async def finish(self, answer: Body, ttl_s: int) -> None:
         """Keep the answer, unless another has taken the place meanwhile."""
         if len(orjson.dumps(answer)) > MAX_ANSWER_BYTES:
-            await self._put({"state": "too_large", "usage": answer.get("usage")}, ttl_s)
+            content: Body = {"state": "too_large", "usage": answer.get("usage")}
         else:
-            await self._put({"state": "done", "answer": await self._sealed(answer)}, ttl_s)
+            content = {"state": "done", "answer": await self._sealed(answer)}
+        if not await self._hold(content, ttl_s):
+            log.warning("an answer was not kept: its lease had run out, and another has the place")
 
     async def _sealed(self, answer: Body) -> Body:
         if self._keeping is None:
@@ -201,12 +206,34 @@ class _Slot:
     async def fail(self) -> None:
         """Let the next who asks make the call anew, at once."""
         try:
-            await self._put({"state": "failed"}, FAILED_TTL_S)
+            await self._hold({"state": "failed"}, FAILED_TTL_S)
         except AgentOSError as error:
             log.warning("a lease was not given back and runs out by itself: %s", error)
 
+    async def _hold(self, content: Body, ttl_s: int) -> bool:
+        """Write what this process has to say of its place; false when another has it.
+
+        A write that was broken off, or whose answer was lost, may be there: then its revision,
+        which nobody heard, is the one to go on from.
+        """
+        for _ in range(RACES):
+            revision = await self._put(content, ttl_s)
+            if revision is not None:
+                self._revision = revision
+                return True
+            found = await self._store.read(self._tenant_id, self._digest)
+            if found is not None and orjson.loads(found[1]).get("owner") != self._owner:
+                return False
+            self._revision = 0 if found is None else found[0]
+        return False
+
     async def _put(self, content: Body, ttl_s: int) -> int | None:
-        body = {"fingerprint": self._fingerprint, "nonce": self._new_id("cmt"), **content}
+        body = {
+            "fingerprint": self._fingerprint,
+            "owner": self._owner,
+            "nonce": self._new_id("cmt"),
+            **content,
+        }
         return await self._store.write(
             self._tenant_id,
             self._digest,

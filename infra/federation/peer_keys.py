@@ -24,8 +24,7 @@ class PeerKeys:
         self._peer = peer
         self._url = peer.jwks_url or peer.federation_url + PATH
         self._keys: dict[str | None, PublicKey] = {}
-        self._fetched = self._tried = float("-inf")
-        self._tried_in_vain = False
+        self._fetched = self._failed = float("-inf")
         self._lock = asyncio.Lock()
 
     async def find(self, kid: str | None) -> PublicKey | None:
@@ -34,7 +33,7 @@ class PeerKeys:
         Raises `DependencyUnavailableError` when it is not known and the peer cannot be asked.
         """
         now = time.monotonic()
-        if kid in self._keys and (now - self._fetched < TTL_S or now - self._tried < RETRY_S):
+        if kid in self._keys and (now - self._fetched < TTL_S or now - self._failed < RETRY_S):
             return self._keys[kid]
         async with self._lock:
             if kid not in self._keys or time.monotonic() - self._fetched >= TTL_S:
@@ -43,13 +42,9 @@ class PeerKeys:
 
     async def _ask(self, kid: str | None) -> None:
         """Fetch, unless that was done, or failed, a moment ago."""
-        if time.monotonic() - max(self._fetched, self._tried) >= PACE_S:
-            self._tried = time.monotonic()
-            try:
-                await self._fetch(kid)
-            finally:
-                self._tried = time.monotonic()
-        elif kid not in self._keys and self._tried_in_vain:
+        if time.monotonic() - max(self._fetched, self._failed) >= PACE_S:
+            await self._fetch(kid)
+        elif kid not in self._keys and self._failed > self._fetched:
             raise self._unknown("it was asked a moment ago")
 
     def _unknown(self, why: str) -> DependencyUnavailableError:
@@ -66,8 +61,8 @@ class PeerKeys:
             if status != 200:
                 raise PeerUnreachableError(f"it answers {status}")
             self._keys = read_keys(body)
-            self._fetched, self._tried_in_vain = time.monotonic(), False
+            self._fetched = time.monotonic()
         except (PeerUnreachableError, AgentOSError) as exc:
-            self._tried_in_vain = True
+            self._failed = time.monotonic()
             if kid not in self._keys:
                 raise self._unknown(str(exc)) from exc

@@ -309,8 +309,7 @@ async def connect(
             f"NATS cannot be reached: {why!r}", dependency="nats"
         ) from exc
     except BaseException:
-        connection.let_go()
-        opening.cancel()
+        await _give_up(connection, opening)
         raise
     return connection
 

@@ -61,6 +61,7 @@ def postgres_spec(server: PostgresServer) -> Spec:
         name="postgres",
         argv=server.argv,
         directory=server.home,
+        # Handed on as it is (PATH, locale, time zone): no setting of ours is read from it here.
         environment={k: v for k, v in os.environ.items() if not k.startswith("PG")},
         run_as=server.run_as,
         stop_signal=signal.SIGINT,

@@ -10,7 +10,7 @@ from agentos.domain.errors import InternalError
 from agentos.domain.federation.peer import PeerEntry
 from agentos.domain.federation.remote import GapFilled, GapFound, remote_ref
 from agentos.domain.run.run import run_ref
-from agentos.federation import backhaul, links
+from agentos.federation import backhaul, links, progress
 from agentos.infra.memory.log import MemoryLog
 from tests.federation.fake_peer import RUN, FakePeer, event, final, frame, run_of
 from tests.federation.memory_links import MemoryInbox, MemoryOutbox, taken
@@ -273,8 +273,8 @@ async def test_a_copy_that_a_handler_cannot_write_goes_on_later(
 
 
 def test_a_commands_worth_is_cut_by_bytes() -> None:
-    large = b"x" * (backhaul.COMMAND_BYTES // 2 + 1)
-    assert backhaul._worth([large, large]) == 1
-    assert backhaul._worth([large * 3, b"x"]) == 1
-    assert backhaul._worth([b"x"] * (backhaul.COMMAND_LINES + 1)) == backhaul.COMMAND_LINES
-    assert backhaul._worth([]) == 0
+    large = b"x" * (progress.COMMAND_BYTES // 2 + 1)
+    assert progress.worth([large, large]) == 1
+    assert progress.worth([large * 3, b"x"]) == 1
+    assert progress.worth([b"x"] * (progress.COMMAND_LINES + 1)) == progress.COMMAND_LINES
+    assert progress.worth([]) == 0

@@ -81,6 +81,44 @@ async def test_a_repeat_gets_the_first_answer(store: Make) -> None:
     assert (answer["text"], is_repeat, model.calls) == ("answer 1", True, 1)
 
 
+class Lossy:
+    """A store whose renewals are written, and never answered."""
+
+    def __init__(self, store: AnswerStore) -> None:
+        self._store = store
+        self.lost = asyncio.Event()
+        self.writes = 0
+
+    async def read(self, tenant_id: str, digest: str) -> tuple[int, bytes] | None:
+        return await self._store.read(tenant_id, digest)
+
+    async def write(
+        self, tenant_id: str, digest: str, body: bytes, *, expected: int, ttl_s: int
+    ) -> int | None:
+        found = await self._store.write(tenant_id, digest, body, expected=expected, ttl_s=ttl_s)
+        self.writes += 1
+        if self.writes == 2:
+            self.lost.set()
+            await asyncio.Event().wait()
+        return found
+
+
+async def test_a_renewal_that_is_broken_off_loses_no_answer(
+    store: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "RENEW_S", 0.01)
+    lossy = Lossy(await store())
+    once, request_id, model = Idempotency(lossy, new_id, TTL_S, 30.0), new_id("req"), Model()
+    model.may_answer.clear()
+    first = asyncio.create_task(once.once(caller(), request_id, model))
+    async with asyncio.timeout(10):
+        await lossy.lost.wait()
+    model.may_answer.set()
+    assert (await first)[1] is False
+    answer, is_repeat = await (await an_idempotency(store)).once(caller(), request_id, model)
+    assert (answer["text"], is_repeat, model.calls) == ("answer 1", True, 1)
+
+
 async def test_another_body_is_a_conflict(store: Make) -> None:
     once, request_id, model = await an_idempotency(store), new_id("req"), Model()
     await once.once(caller("f"), request_id, model)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -301,13 +303,20 @@ async def test_a_caller_that_leaves_is_charged_and_marked() -> None:
         assert recorded.usage.total_tokens > 0
 
 
-async def test_a_backend_that_does_not_keep_its_limit_is_stopped() -> None:
+@asynccontextmanager
+async def without_limit() -> AsyncIterator[World]:
+    """Give a world whose model `a/m` says more than it is asked for, and a tenant with a budget."""
     pieces = [chunk({"content": "word "}) for _ in range(400)]
     endless = stream([*pieces, chunk({}, "stop"), usage_chunk(10, 400)])
     budget = {"token_budget": {"window": "day", "max_tokens": 100_000}}
     async with a_world() as world, openai_server(endless) as server:
         await world.catalog(**openai_catalog(server.base_url))
         await world.tenant(quotas={"models": budget})
+        yield world
+
+
+async def test_a_backend_that_does_not_keep_its_limit_is_stopped() -> None:
+    async with without_limit() as world:
         seen: list[str] = []
         async with world.services() as services:
             completed = await services.pipeline.chat(
@@ -319,12 +328,7 @@ async def test_a_backend_that_does_not_keep_its_limit_is_stopped() -> None:
 
 
 async def test_a_stream_cut_at_its_reservation_and_blocked_at_its_end_is_charged() -> None:
-    pieces = [chunk({"content": "word "}) for _ in range(200)]
-    endless = stream([*pieces, chunk({}, "stop"), usage_chunk(10, 400)])
-    budget = {"token_budget": {"window": "day", "max_tokens": 100_000}}
-    async with a_world() as world, openai_server(endless) as server:
-        await world.catalog(**openai_catalog(server.base_url))
-        await world.tenant(quotas={"models": budget})
+    async with without_limit() as world:
         seen: list[str] = []
         async with world.services() as services:
 
