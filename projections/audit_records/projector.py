@@ -11,11 +11,13 @@ from agentos.projections.errors import PoisonRecordError
 from agentos.projections.projector import Connection
 from agentos.projections.reading import Inner, Reading, storable
 
+# Long texts go as they are (`%b`): made into the text of an array, each of their quotes is escaped
+# by itself.
 INSERT: Final = """
 INSERT INTO audit_records
   (tenant_id, position, line, time, action, principal_id, outcome, run_id, record)
 SELECT * FROM unnest(%s::text[], %s::bigint[], %s::integer[], %s::timestamptz[], %s::text[],
-  %s::text[], %s::text[], %s::text[], %s::json[])"""
+  %s::text[], %s::text[], %s::text[], %b::text[]::json[])"""
 Row = tuple[str, int, int, str, str, str, str, str | None, str]
 
 

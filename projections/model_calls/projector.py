@@ -19,10 +19,12 @@ from agentos.projections.reading import Inner, Reading, storable
 DAYS: Final = 90
 HOUR_MS: Final = 3_600_000
 HOURS_A_DAY: Final = 24
+# Long texts go as they are (`%b`): made into the text of an array, each of their quotes is escaped
+# by itself.
 PUT: Final = """
 INSERT INTO model_calls (tenant_id, request_id, ended_at, principal_id, details, position)
 SELECT t, r, e, p, d::json, n FROM unnest(%s::text[], %s::text[], %s::timestamptz[], %s::text[],
-  %s::text[], %s::bigint[]) AS new (t, r, e, p, d, n)
+  %b::text[], %s::bigint[]) AS new (t, r, e, p, d, n)
 ON CONFLICT (tenant_id, request_id) DO UPDATE SET ended_at = excluded.ended_at,
   principal_id = excluded.principal_id, details = excluded.details, position = excluded.position"""
 KEPT: Final = "SELECT newest_hour, days FROM model_calls_kept"
