@@ -1,6 +1,7 @@
 """`python -m agentos.cli.process NAME`: one of AgentOS's own processes."""
 
 import asyncio
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -42,8 +43,19 @@ def main(arguments: list[str]) -> int:
     settings = replace(settings, process_name=named[0] if named else "")
     configure_logging(name, settings.log_level)
     run: Callable[[Settings], None] = import_module(PROCESSES[name]).main
+    _collect_seldom()
     run(settings)
     return 0
+
+
+def _collect_seldom() -> None:
+    """Look for garbage in cycles seldom, and never among what the modules made.
+
+    A batch of events is thousands of live objects: a search through all objects at each finds
+    nothing, and took a third of a busy handler's time.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def prepare(settings: Settings, steps: list[str]) -> int:

@@ -5,13 +5,13 @@ show, byte for byte. Optional parts of a payload that have no value are left out
 envelope's own fields are always present.
 """
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic_core import from_json, to_json
 
 from agentos.domain.auth import Principal
+from agentos.domain.values import value
 
 SCHEMA_VERSION: Final = 1
 NO_TRACE: Final = "00-00000000000000000000000000000000-0000000000000000-00"
@@ -52,7 +52,7 @@ def is_none(value: object) -> bool:
     return value is None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Trace:
     """The W3C trace an event belongs to."""
 
@@ -60,7 +60,7 @@ class Trace:
     span_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Event:
     """One fact. `sequence` counts 1, 2, 3 … within its aggregate, `time` is epoch ms.
 
@@ -84,7 +84,7 @@ class Event:
         return self.payload.TYPE
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Origin:
     """Where a decision's events come from: the trace, the principal, its tenant and command."""
 

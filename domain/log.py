@@ -1,14 +1,15 @@
 """The log's unit: one decision of one aggregate, written whole or not at all."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from agentos.domain.envelope import Event, to_line
 from agentos.domain.subjects import StreamRef
 from agentos.domain.times import rfc3339
+from agentos.domain.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lease:
     """Who executes a run, and until when (epoch ms) the step in hand may take."""
 
@@ -16,7 +17,7 @@ class Lease:
     deadline_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Commit:
     """All events that one decision adds to one aggregate: one message, one fsync.
 
@@ -62,7 +63,7 @@ class Commit:
         return self.body.split(b"\n") if self.body else []
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Recorded(Commit):
     """A commit as the log holds it, at its position (1, 2, 3 … over the whole partition).
 
@@ -79,7 +80,7 @@ class Recorded(Commit):
         return self.lines() if self.stored is None else self.stored.split(b"\n")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TailBatch:
     """What a tail read since its last batch; `caught_up` when nothing more was waiting."""
 

@@ -4,12 +4,13 @@ Every call names its tenant: by a `StreamRef`, or by the auth context of who ask
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, Protocol
 
 from agentos.domain.auth import AuthContext
 from agentos.domain.log import Commit, Recorded, TailBatch
 from agentos.domain.subjects import StreamRef
+from agentos.domain.values import value
 
 ToolNature = Literal["idempotent", "check", "at_most_once"]
 
@@ -115,7 +116,7 @@ class CommandBus(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WorkItem:
     """A run that wants an executor: where its log stood, and the records up to there.
 
@@ -151,7 +152,7 @@ class RunQueue(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolSpec:
     """A tool as a model sees it, and how a call without a result is settled after a crash.
 
@@ -166,7 +167,7 @@ class ToolSpec:
     timeout_ms: int = 30_000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolCall:
     """One call of a tool; `idempotency_key` is the same for every attempt of this call."""
 
@@ -202,7 +203,7 @@ class ToolPort(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RequestedToolCall:
     """A tool call inside a model's answer; its id is unique, and the same if asked again."""
 
@@ -214,7 +215,7 @@ class RequestedToolCall:
     """`{decision: blocked | approval_required, reasons}` where policy does not let it pass."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChatMessage:
     """One message of a conversation, in the canonical form of the model contract."""
 
@@ -225,7 +226,7 @@ class ChatMessage:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolOffer:
     """A tool that a model may ask for: `name` is what the caller calls it.
 
@@ -238,7 +239,7 @@ class ToolOffer:
     input_schema: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Requirements:
     """What a caller asks of the route: the whole call's time and cost, and the context's size."""
 
@@ -247,7 +248,7 @@ class Requirements:
     min_context_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallOrigin:
     """On behalf of which run the runtime calls; `is_first`: nobody asked under this id before.
 
@@ -263,7 +264,7 @@ class CallOrigin:
     traceparent: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ModelRequest:
     """One chat call. `request_id` is the same for every attempt of this call.
 
@@ -288,7 +289,7 @@ class ModelRequest:
     origin: CallOrigin | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Usage:
     """Tokens of one call."""
 
@@ -304,7 +305,7 @@ class Usage:
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ModelAnswer:
     """A model's whole answer. `backend` and `model` name who gave it.
 
@@ -323,7 +324,7 @@ class ModelAnswer:
     node: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EmbedRequest:
     """One embedding call of one or more texts."""
 
@@ -335,7 +336,7 @@ class EmbedRequest:
     requirements: Requirements | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EmbedAnswer:
     """A vector for each text, in their order. `backend` and `model` name who gave them."""
 

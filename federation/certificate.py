@@ -5,7 +5,7 @@ from typing import Final
 from starlette.types import Scope
 
 from agentos.domain.ids import is_named_id
-from agentos.gateways.http.server import connection_of
+from agentos.gateways.http.connection import connection_of
 
 URI: Final = "urn:agentos:stack:"
 

@@ -364,9 +364,6 @@ def _documented_federation() -> FastAPI:
 def main(settings: "Settings") -> None:
     """Run the gateway process; returns after SIGTERM or SIGINT."""
     _allow_many_connections()
-    # Thousands of streams are live objects: looking through them all, often, finds nothing.
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
     uvloop.run(serve(settings))
 
 
@@ -425,6 +422,7 @@ async def serve(settings: "Settings") -> None:
     doors = (gateway.orchestrator(), gateway.model_policy(), gateway.federation())
     opening = asyncio.create_task(connection.open(runtime.nats_url, SERVICE))
     await pool.open()
+    gc.freeze()  # the doors stay as they are, and are many thousand objects
     log.info("gateway serves on %s", settings.endpoints)
     try:
         servers = [*map(make_server, doors[:2]), make_server(doors[2], door_context(settings))]

@@ -10,6 +10,7 @@ from agentos.domain.models.catalog import (
     TargetEntry,
     Tier,
 )
+from agentos.domain.values import value
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Target:
         return 0 if self.price is None else self.price.micro_usd(input_tokens, output_tokens)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Who:
     """Whose call it is. A run's calls stay together, else those of an agent or a principal."""
 

@@ -28,6 +28,7 @@ from agentos.domain.models.catalog import (
 )
 from agentos.domain.models.plan import Plan, ShadowTarget, Skipped, Target, Who
 from agentos.domain.ports import Requirements
+from agentos.domain.values import value
 
 IsAllowed = Callable[[str, Target], bool]
 LatencyOf = Callable[[str], int | None]
@@ -36,7 +37,7 @@ REMEMBERED: Final = 1_000
 ONCE: Final = Retries()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Needs:
     """What the call asks of a model, and its size at the worst (`None`: what the model may do)."""
 

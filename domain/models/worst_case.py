@@ -28,7 +28,7 @@ def estimated_tokens(texts: Iterable[str]) -> int:
 def chat_texts(request: ModelRequest) -> list[str]:
     """Return everything that a model is asked to read."""
     texts = [message.content for message in request.messages]
-    texts += [text for message in request.messages for text in _calls(message)]
+    texts += [text for one in request.messages if one.tool_calls for text in _calls(one)]
     texts += [text for tool in request.tools for text in _tool(tool)]
     return texts
 
@@ -37,7 +37,7 @@ def input_ceiling(texts: Sequence[str], parts: int, backend: str) -> int:
     """Return how many tokens `texts`, in so many messages and tools, can be at most."""
     if backend == BUILTIN:
         return estimated_tokens(texts) + parts
-    return sum(_bytes(text) for text in texts) + A_MESSAGE * parts
+    return sum([_bytes(text) for text in texts]) + A_MESSAGE * parts
 
 
 def output_ceiling(max_output: int | None, input_tokens: int, target: Target) -> int:
@@ -54,7 +54,7 @@ def parts_of(request: ModelRequest) -> int:
     What a model reads and `chat_texts` leaves out, as the contract's estimate does, is held as so
     many parts more.
     """
-    unseen = sum(_bytes(text) for text in _unestimated(request))
+    unseen = sum([_bytes(text) for text in _unestimated(request)])
     return len(request.messages) + 2 * len(request.tools) + 1 + -(-unseen // A_MESSAGE)
 
 
@@ -71,13 +71,16 @@ def _calls(message: ChatMessage) -> Iterable[str]:
 def _unestimated(request: ModelRequest) -> Iterable[str]:
     """Return the names, ids and marks, and the form of the answer."""
     for message in request.messages:
-        yield message.name or ""
-        yield message.tool_call_id or ""
+        if message.name:
+            yield message.name
+        if message.tool_call_id:
+            yield message.tool_call_id
         for call in message.tool_calls:
             yield call.tool_call_id
             yield call.name
     for tool in request.tools:
-        yield tool.tool_id if tool.tool_id != tool.name else ""
+        if tool.tool_id != tool.name:
+            yield tool.tool_id
     yield from request.stop
     if request.response_format:
         yield _json(dict(request.response_format))

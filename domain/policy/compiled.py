@@ -139,15 +139,16 @@ class CompiledPolicy:
         plan = self._plan(facts, approved=approved)
         if plan.is_refused:
             return plan.verdict({}, ())
-        findings: Counter[str] = Counter()
+        findings: dict[str, int] = {}
         redactions: list[Redaction] = []
         for field, text in fields:
             search = plan.formal if is_fixed(field) else plan.search
             if matches := search.find(text):
-                findings.update(match.kind for match in matches)
+                for match in matches:
+                    findings[match.kind] = findings.get(match.kind, 0) + 1
                 hidden: list[Match] = [m for m in matches if m.kind in plan.redacted]
                 redactions += redactions_of(hidden, field, plan.search.rank)
-        verdict = plan.verdict(dict(findings), redactions)
+        verdict = plan.verdict(findings, redactions)
         for redaction in verdict.redactions:
             if is_fixed(redaction.field):
                 return verdict.refused(f"cannot_redact:{redaction.field}")
@@ -176,7 +177,7 @@ class CompiledPolicy:
         return StreamGuard(self._plan(facts), field)
 
     def _plan(self, facts: Facts, *, approved: bool = False) -> Plan:
-        held = tuple(at for at, rule in enumerate(self._rules) if rule.test(facts))
+        held = tuple([at for at, rule in enumerate(self._rules) if rule.test(facts)])
         if approved:
             held = tuple(at for at in held if self._rules[at].effect != "require_approval")
         plan = self._plans.get(held)

@@ -1,6 +1,6 @@
 """Whether a rule's circumstances hold: everything but the content, known before it is read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from agentos.domain.policy.document import Circumstances, Rule
 from agentos.domain.policy.facts import Facts
@@ -22,13 +22,17 @@ FACTS = {
 
 def test_of(rule: Rule) -> Test:
     """Return the test of whether the rule is in question for these facts."""
-    tests = _tests(rule.when)
+    holds = _all(_tests(rule.when))
     if rule.unless is None:
-        return lambda facts: all(test(facts) for test in tests)
-    never = _tests(rule.unless)
-    return lambda facts: (
-        all(test(facts) for test in tests) and not all(test(facts) for test in never)
-    )
+        return holds
+    never = _all(_tests(rule.unless))
+    return lambda facts: holds(facts) and not never(facts)
+
+
+def _all(tests: Sequence[Test]) -> Test:
+    if len(tests) == 1:
+        return tests[0]
+    return lambda facts: all(test(facts) for test in tests)
 
 
 def _tests(circumstances: Circumstances) -> list[Test]:
@@ -49,7 +53,9 @@ def _named(fact: str, names: tuple[str, ...]) -> Test:
 
     def test(facts: Facts) -> bool:
         value = getattr(facts, fact)
-        return value is not None and (value in exact or any(fits(name, value) for name in wild))
+        if value in exact:
+            return True
+        return value is not None and any(fits(name, value) for name in wild)
 
     return test
 

@@ -58,6 +58,7 @@ EMAIL: Final = Recogniser(
     whole,
     ("@",),
     reach=64,
+    marks="@",
 )
 PHONES: Final = (
     Recogniser(

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from agentos.domain.values import value
+
 Span = tuple[int, int]
 Accept = Callable[[re.Match[str]], Span | None]
 LEAD: Final = 4  # what may stand before the first digits of a number
@@ -16,7 +18,7 @@ ALONE: Final = r"(?<!\w.)(?<![0-9][.,-].)"
 END: Final = r"(?!\w)"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Match:
     """Something found: its kind, what of it is redacted, and where the whole match began."""
 

@@ -27,7 +27,8 @@ class Search:
         self._numbers = [r for r in self.recognisers if r.is_number]
         others = [r for r in self.recognisers if not r.is_number]
         counted = [r for r in others if r.digits or r.capitals]
-        self._counted = _grouped(counted, lambda r: (r.digits, b"A" * r.capitals))
+        self._counted = _grouped(counted, lambda r: (b"A" * r.capitals, r.digits))
+        self._counted.sort(key=lambda group: len(group[0][0]))
         self._marked = _grouped([r for r in others if r not in counted], lambda r: r.marks)
 
     def find(self, text: str, start: int = 0) -> list[Match]:
@@ -40,8 +41,10 @@ class Search:
                     _find_needed(recogniser, text, start, lower, found)
         raw = text.encode("utf-8", "replace")
         digits, capitals = len(raw.translate(None, NO_DIGIT)), raw.translate(CAPITALS)
-        for (some, run), recognisers in self._counted:
-            if digits >= some and run in capitals:
+        for (run, some), recognisers in self._counted:
+            if run not in capitals:
+                break  # nor is any of the longer ones
+            if digits >= some:
                 for recogniser in recognisers:
                     _find_needed(recogniser, text, start, lower, found)
         if digits >= DIGITS and self._numbers and (spans := list(NUMBERS.finditer(text))):
@@ -87,8 +90,10 @@ def _find_needed(
     elif recogniser.any_case:
         if not lower:
             lower.append(text.lower())
-        if any(need in lower[0] for need in recogniser.needs):
-            found += recogniser.find(text, start)
+        for need in recogniser.needs:
+            if need in lower[0]:
+                found += recogniser.find(text, start)
+                break
     else:
         places = [at for need in recogniser.needs if (at := text.find(need)) >= 0]
         if places:

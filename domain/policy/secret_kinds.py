@@ -54,7 +54,7 @@ def _token(kind: str, shape: str, *needs: str, capitals: int = 0) -> Recogniser:
 
 def _mark(needs: tuple[str, ...]) -> str:
     """Return a character that texts seldom have and all of these do."""
-    return next((mark for mark in "_-" if all(mark in need for need in needs)), "")
+    return next((mark for mark in "_-Jx" if all(mark in need for need in needs)), "")
 
 
 # In a block, fewer than five dashes in a row: so its end is where five are.

@@ -1,15 +1,16 @@
 """What a policy made of a content: its decision, why, and what of it is replaced."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal
 
 from agentos.domain.policy.recogniser import Match
+from agentos.domain.values import value
 
 Decision = Literal["allowed", "blocked", "redacted"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Redaction:
     """A part of a field's text, in code points of the original, and what stands in its place."""
 
@@ -30,7 +31,7 @@ class Redaction:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """The decision on one content.
 

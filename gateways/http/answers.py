@@ -6,6 +6,9 @@ from typing import Any, Final
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from agentos.gateways.http.call import SCOPE_KEY, Call, Header
+from agentos.gateways.http.connection import send_whole
+
 JSON: Final = (b"content-type", b"application/json")
 
 
@@ -31,8 +34,21 @@ class Answer:
             if "content-type" not in self.headers:
                 head.append(JSON)
             head.append((b"content-length", str(len(self.body)).encode()))
-        await send({"type": "http.response.start", "status": self.status, "headers": head})
-        await send({"type": "http.response.body", "body": self.body})
+        await answer_whole(scope, send, self.status, head, self.body)
+
+
+async def answer_whole(
+    scope: Scope, send: Send, status: int, headers: list[Header], body: bytes
+) -> None:
+    """Send a whole answer with the headers that every answer to its request carries."""
+    call: Call | None = scope.get(SCOPE_KEY)
+    if call is not None:
+        marked = [*headers, *call.headers()]
+        if send_whole(scope, status, marked, body):
+            call.status = status
+            return
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def json_answer(

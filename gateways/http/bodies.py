@@ -21,7 +21,9 @@ BODY: Final = "agentos.body"
 MAX_ERRORS: Final = 20
 MAX_INTEGER: Final = 2**63
 DIGITS_AS_ZERO: Final = bytes.maketrans(b"123456789", b"000000000")
-LONG: Final = b"0" * 19
+HUNDREDS: Final = b"000"
+LONG: Final = b"0" * 19  # of an integer that might not fit 64 bits
+POWERS: Final = (b"e000", b"E000", b"e+000", b"E+000")  # of a float that might not be finite
 
 
 class BodyAuth(BaseModel):
@@ -68,21 +70,22 @@ def parse_body(raw: bytes, model: type[M]) -> M:
         parsed = model.model_validate_json(raw, strict=True)
     except ValidationError as exc:
         raise _misfits(exc) from exc
-    if b"\\u0000" in raw or b"NaN" in raw or b"Infinity" in raw or _may_hold_long_number(raw):
+    if _may_hold_misfits(raw):
         _check_values(from_json(raw), ["body"])
     return parsed
 
 
-def _may_hold_long_number(raw: bytes) -> bool:
-    """Whether digits run so long that an integer might not fit 64 bits, or a float be finite."""
+def _may_hold_misfits(raw: bytes) -> bool:
+    """Whether there may be a NUL, no finite number, or an integer that does not fit 64 bits.
+
+    One character is looked for in a twentieth of the time of two: it comes first.
+    """
+    if b"\\" in raw and b"\\u0000" in raw:
+        return True
+    if (b"N" in raw and b"NaN" in raw) or (b"I" in raw and b"Infinity" in raw):
+        return True
     digits = raw.translate(DIGITS_AS_ZERO)
-    return (
-        LONG in digits
-        or b"e000" in digits
-        or b"E000" in digits
-        or b"e+000" in digits
-        or b"E+000" in digits
-    )
+    return HUNDREDS in digits and (LONG in digits or any(power in digits for power in POWERS))
 
 
 def _misfits(exc: ValidationError) -> InvalidRequestError | InvalidJsonError:

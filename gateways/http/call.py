@@ -1,9 +1,9 @@
 """One request: its ids, its trace, its caller once known. Every layer reads it from the scope."""
 
 import re
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from random import Random
 from typing import Final, Literal, NamedTuple, cast
 
 from starlette.types import Scope
@@ -16,6 +16,7 @@ SCOPE_KEY: Final = "agentos.call"
 UNMATCHED: Final = "unmatched"
 PRINTABLE: Final = re.compile(rb"[\x20-\x7e]{1,256}")
 TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+NOISE: Final = Random()  # noqa: S311 - trace ids are no secrets; the system's source is a call
 Header = tuple[bytes, bytes]
 
 
@@ -97,13 +98,12 @@ def begin_call(headers: Iterable[Header], new_id: NewId) -> Call:
 
 def continued(traceparent: str) -> str:
     """Return a new span in the caller's trace."""
-    return child_of(traceparent, secrets.token_hex(8))
+    return child_of(traceparent, f"{NOISE.getrandbits(64):016x}")
 
 
 def new_traceparent() -> str:
     """Return the root of a new W3C trace, sampled."""
-    noise = secrets.token_hex(24)
-    return f"00-{noise[:32]}-{noise[32:]}-01"
+    return f"00-{NOISE.getrandbits(128):032x}-{NOISE.getrandbits(64):016x}-01"
 
 
 def call_of(scope: Scope) -> Call:

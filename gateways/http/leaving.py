@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from starlette.types import Receive, Scope, Send
 
 from agentos.domain.errors import AgentOSError
-from agentos.gateways.http.server import connection_of
+from agentos.gateways.http.connection import connection_of
 
 
 class ClientLeftError(Exception):
@@ -20,11 +20,11 @@ class stopped_when_left:  # noqa: N801 - a context manager, on the way of every 
     __slots__ = ("_connection", "_has_left", "_task")
 
     def __init__(self, scope: Scope) -> None:
-        task = asyncio.current_task()
+        self._connection = connection_of(scope)
+        task = asyncio.current_task(self._connection.loop)
         if task is None:
             raise RuntimeError("only a task can be stopped")
         self._task = task
-        self._connection = connection_of(scope)
         self._has_left = False
 
     def __enter__(self) -> None:

@@ -3,18 +3,18 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final
 
 import uvicorn
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from agentos.domain.errors import InvalidRequestError
+from agentos.gateways.http.connection import CONNECTION_KEY, CYCLE_KEY, Connection
 from agentos.gateways.http.errors import error_body
 
-CONNECTION_KEY: Final = "agentos.connection"
 MAX_HEAD_BYTES: Final = 64 * 1024
 BACKLOG: Final = 4096
 GRACE_S: Final = 5
@@ -22,26 +22,6 @@ REQUEST_S: Final = 30.0
 BAD_HTTP: Final = error_body(
     InvalidRequestError("this is not HTTP as we speak it", errors=[]).to_wire(), "none"
 )
-
-
-class Connection:
-    """The client's connection, for whoever must know its end or bring it about."""
-
-    __slots__ = ("on_lost", "transport")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self.transport = transport
-        self.on_lost: Callable[[], None] | None = None
-
-    def abort(self) -> None:
-        """Close it now and drop what was not taken."""
-        self.transport.abort()
-
-    def limit_kernel_buffer(self, size: int) -> None:
-        """Let the kernel hold at most about twice `size` bytes that the client has not read."""
-        held = self.transport.get_extra_info("socket")
-        if held is not None:
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
 
 class WholeAnswers(asyncio.Transport):
@@ -100,11 +80,6 @@ class WholeAnswers(asyncio.Transport):
         self._inner.resume_reading()
 
 
-def connection_of(scope: Scope) -> Connection:
-    """Return the connection that a request came on."""
-    return cast("Connection", scope[CONNECTION_KEY])
-
-
 class DoorProtocol(HttpToolsProtocol):
     """HTTP as uvicorn speaks it, with the connection in the scope, and bounds on requests.
 
@@ -117,7 +92,7 @@ class DoorProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Remember the transport."""
         super().connection_made(WholeAnswers(transport, self.loop))
-        self.held = Connection(transport)
+        self.held = Connection(transport, self.loop)
         self.head_bytes = 0
         self.is_whole = False
         self.patience: asyncio.TimerHandle | None = None
@@ -163,6 +138,11 @@ class DoorProtocol(HttpToolsProtocol):
         self.is_whole = False
         self.head_bytes = 0
         self.scope[CONNECTION_KEY] = self.held  # type: ignore[typeddict-unknown-key]
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer."""
+        super().on_headers_complete()
+        self.scope[CYCLE_KEY] = self.cycle  # type: ignore[typeddict-unknown-key]
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the URL."""

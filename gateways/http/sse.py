@@ -14,8 +14,8 @@ from starlette.types import Scope, Send
 from agentos.domain.auth import AuthContext
 from agentos.domain.errors import AgentOSError, SlowConsumerError
 from agentos.gateways.http.call import call_of
+from agentos.gateways.http.connection import Connection, connection_of
 from agentos.gateways.http.leaving import CutShort
-from agentos.gateways.http.server import Connection, connection_of
 from agentos.gateways.http.tail import Framed
 
 KEEPALIVE: Final = b": keepalive\n\n"

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -11,6 +11,7 @@ from agentos.domain.errors import AgentOSError, DependencyUnavailableError, Time
 from agentos.domain.models.breaker import Breaker
 from agentos.domain.models.plan import Plan, Target
 from agentos.domain.ports import EmbedRequest, ModelBackend, ModelRequest, Usage
+from agentos.domain.values import value
 from agentos.gateways.model_policy.backends import Backends, Slot
 from agentos.gateways.model_policy.failures import Meaning, meaning_of, usage_of
 
@@ -25,7 +26,7 @@ PATIENT_MS: Final = 30_000
 IN_PROCESS: Final = frozenset({"builtin", "local"})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Attempt:
     """One attempt as `explain` shows it. `usage` is what a call that broke off has used.
 
@@ -74,7 +75,7 @@ class Surroundings(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reached(Generic[A]):
     """An answer, whose it is, and whether the plan's first target failed to give it."""
 

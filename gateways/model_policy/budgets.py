@@ -79,6 +79,7 @@ class Budgets:
         self._owing: set[Account] = set()
         self._due = asyncio.Event()
         self._looked_at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def reserve(self, tenant: Tenant, worst: Mapping[str, int]) -> Reservation:
         """Hold what a call may use at most: `requests`, `tokens`, `micro_usd`.
@@ -95,7 +96,7 @@ class Budgets:
         if account.tenant_id not in self._waiting:
             taken = account.take(needed, self._clock.now_ms())
             if taken is not None:
-                account.used_at = _now()
+                account.used_at = self._now()
                 return taken
         return await self._wait(account, needed)
 
@@ -212,7 +213,7 @@ class Budgets:
 
     async def _ask(self, account: Account, left: Sequence[Waiting]) -> tuple[Refused, bool]:
         """Ask for a block or, where none is to be had, for each call; returns who got nothing."""
-        account.exhausted(_now())
+        account.exhausted(self._now())
         asked = {self._new_id("hld"): one for one in (left if account.is_tight else left[:1])}
         holds: list[dict[str, Any]] = [
             {"hold_id": hold_id, "amounts": one.worst} for hold_id, one in asked.items()
@@ -236,7 +237,7 @@ class Budgets:
     def _take_in(
         self, account: Account, one: Waiting, hold_id: str, granted: Mapping[str, Any]
     ) -> None:
-        lease = account.leased(hold_id, granted, LEASE_MS, _now())
+        lease = account.leased(hold_id, granted, LEASE_MS, self._now())
         taken = lease.take(one.worst)
         if taken is not None:
             one.serve(taken)
@@ -257,8 +258,8 @@ class Budgets:
         except TimeoutError:
             pass
         self._due.clear()
-        if _now() - self._looked_at >= TICK_S:
-            self._looked_at = _now()
+        if self._now() - self._looked_at >= TICK_S:
+            self._looked_at = self._now()
             for account in self._accounts.values():
                 account.close_idle(self._clock.now_ms(), self._looked_at - IDLE_S)
         if not await self._tell_all():
@@ -300,6 +301,8 @@ class Budgets:
         if account is not None:
             account.close_block()
 
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+    def _now(self) -> float:
+        """Return the loop's time; asking which loop runs is a system call, done once."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.time()

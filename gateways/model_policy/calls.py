@@ -1,17 +1,18 @@
 """One governed model call: who makes it, what is asked, and what the gates made of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, Protocol
 
 from agentos.domain.auth import AuthContext
 from agentos.domain.ports import EmbedAnswer, EmbedRequest, ModelAnswer, ModelRequest, OnDelta
 from agentos.domain.tracing.ids import NO_PARENT
+from agentos.domain.values import value
 
 Decision = Literal["allowed", "blocked", "redacted"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Caller:
     """Who calls, on whose behalf. `agent_id` and `run_id` are set for the runtime's own calls.
 
@@ -34,7 +35,7 @@ class Caller:
     parent_span_id: str = NO_PARENT
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """What the gates said, where the call went, and what it cost.
 
@@ -70,7 +71,7 @@ class Outcome:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Begun:
     """What is known of an answer before its first text: whose it is, and what policy said so far.
 
@@ -85,7 +86,7 @@ class Begun:
 OnBegun = Callable[[Begun], None]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Completed:
     """A chat call's answer as the caller may see it (redacted), and its outcome."""
 
@@ -93,7 +94,7 @@ class Completed:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Embedded:
     """An embedding call's answer, and its outcome."""
 

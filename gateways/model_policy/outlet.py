@@ -5,7 +5,7 @@ import asyncio
 from starlette.types import Scope, Send
 
 from agentos.gateways.http.call import call_of
-from agentos.gateways.http.server import connection_of
+from agentos.gateways.http.connection import connection_of
 from agentos.gateways.http.sse import HEADERS, KEEPALIVE, StreamLimits
 
 

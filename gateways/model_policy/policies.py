@@ -9,6 +9,7 @@ from agentos.domain.policy.compiled import CompiledPolicy, compile_policy
 from agentos.domain.policy.errors import PolicyProblemError
 from agentos.domain.policy.names import NameFinder
 from agentos.domain.policy.policy import Policy, policy_ref
+from agentos.domain.subjects import StreamRef
 from agentos.domain.tenant.tenant import Tenant
 from agentos.gateways.http.followed import Followed
 
@@ -34,7 +35,10 @@ class Policies:
         nothing passes then. Raises `DependencyUnavailableError` when the log cannot be asked.
         """
         policy_id = tenant.profile.default_policy_id
-        policy = await self._get(tenant.ref.tenant_id, policy_id)
+        ref = policy_ref(tenant.ref.tenant_id, policy_id)
+        policy = self._followed.peek(Policy, ref)
+        if policy is None or policy.active is None:
+            policy = await self._get(ref)
         if policy.active is None:
             raise PolicyBlockedError(
                 f"the tenant's policy {policy_id} has no active version: publish and activate "
@@ -49,14 +53,13 @@ class Policies:
         Raises `NotFoundError` for what was never published, or is not active and no version
         is named.
         """
-        policy = await self._get(tenant_id, policy_id)
+        policy = await self._get(policy_ref(tenant_id, policy_id))
         number = policy.active if version is None else version
         if number is None or number not in policy.versions:
             raise NotFoundError("no such policy, or no such version of it")
         return self._compile(policy, number)
 
-    async def _get(self, tenant_id: str, policy_id: str) -> Policy:
-        ref = policy_ref(tenant_id, policy_id)
+    async def _get(self, ref: StreamRef) -> Policy:
         policy = await self._followed.get(Policy, ref)
         if policy.active is None:  # never refused from what may be stale
             policy = await self._followed.reload(Policy, ref)

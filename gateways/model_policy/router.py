@@ -2,8 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -23,6 +23,7 @@ from agentos.domain.ports import (
     ModelRequest,
     OnDelta,
 )
+from agentos.domain.values import value
 from agentos.gateways.http.followed import Followed
 from agentos.gateways.model_policy.attempts import OK, Attempt, Journey
 from agentos.gateways.model_policy.backend_health import Health
@@ -40,7 +41,7 @@ def monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Routed(Generic[A]):
     """An answer, the target that gave it, and all attempts that were made for it."""
 
@@ -132,8 +133,8 @@ class Router:
         attempts: list[Attempt] = [] if trail is None else trail
         told = None if on_delta is None else _Told(on_delta)
 
-        async def ask(backend: ModelBackend, model: str, request: ModelRequest) -> ModelAnswer:
-            return await backend.chat(auth, model, request, told)
+        def ask(backend: ModelBackend, model: str, request: ModelRequest) -> Awaitable[ModelAnswer]:
+            return backend.chat(auth, model, request, told)
 
         has_begun = _never if told is None else told.has_begun
         journey = Journey(
@@ -161,8 +162,8 @@ class Router:
         """Make an embedding call along `plan`; as `chat`."""
         attempts: list[Attempt] = [] if trail is None else trail
 
-        async def ask(backend: ModelBackend, model: str, request: EmbedRequest) -> EmbedAnswer:
-            return await backend.embed(auth, model, request)
+        def ask(backend: ModelBackend, model: str, request: EmbedRequest) -> Awaitable[EmbedAnswer]:
+            return backend.embed(auth, model, request)
 
         journey = Journey(
             self, plan, request, ask, has_begun=_never, trail=attempts, prepare=prepare

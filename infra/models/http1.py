@@ -35,8 +35,8 @@ class Exchange(asyncio.Protocol):
     `TimeoutError` from any of them once the loop's time passes what `until` was last told.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, kept: "Kept") -> None:
-        self._loop = loop
+    def __init__(self, kept: "Kept") -> None:
+        self.loop = kept.loop
         self._kept = kept
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
@@ -71,7 +71,7 @@ class Exchange(asyncio.Protocol):
         if self._timer is None or deadline < self._timer.when():
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(deadline, self._late)
+            self._timer = self.loop.call_at(deadline, self._late)
 
     @property
     def is_whole(self) -> bool:
@@ -94,9 +94,6 @@ class Exchange(asyncio.Protocol):
 
     def end(self) -> bool:
         """End the exchange; whether the connection can be used for another one."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         is_over = self.is_whole and self._may_stay and not self._is_spoiled
         if not is_over or self.is_closing or self._transport.get_write_buffer_size():
             self.abort()
@@ -116,7 +113,7 @@ class Exchange(asyncio.Protocol):
     async def _news(self) -> None:
         if self._error is not None:
             raise self._error
-        self._waiter = self._loop.create_future()
+        self._waiter = self.loop.create_future()
         try:
             await self._waiter
         finally:
@@ -132,10 +129,11 @@ class Exchange(asyncio.Protocol):
         self._wake()
 
     def _late(self) -> None:
+        # One timer does for many exchanges: it is set again when it comes, if it came too early.
         self._timer = None
-        if self._loop.time() < self._deadline:
+        if self.loop.time() < self._deadline:
             self.until(self._deadline)
-        else:
+        elif self._deadline:
             self._fail(TimeoutError())
 
     # What comes
@@ -164,6 +162,9 @@ class Exchange(asyncio.Protocol):
         if self.has_head and exc is None and not has_length and not self._is_spoiled:
             self.is_complete = True
         self._fail(BrokenOffError(is_sent=True))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._kept.lost(self)
 
     def on_message_begin(self) -> None:
@@ -206,7 +207,8 @@ class Exchange(asyncio.Protocol):
 class Kept:
     """The connections to one server: at most `limit`, idle ones for some seconds.
 
-    `headers` go with every request. `ValueError` for one that is no line.
+    `headers` go with every request. `ValueError` for one that is no line. It belongs to the loop
+    that it is made in: asking which one runs is a system call, so nobody asks again.
     """
 
     def __init__(
@@ -217,6 +219,7 @@ class Kept:
         self._connect_s = connect_s
         own = {"Host": str(url.host_port_subcomponent), "Accept": "*/*", "User-Agent": "agentos"}
         self._head = header_lines({**own, **headers})
+        self.loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(limit)
         self._idle: list[Exchange] = []
         self._used: set[Exchange] = set()
@@ -253,11 +256,10 @@ class Kept:
         self._used.discard(exchange)
         self._room.release()
         if exchange.end():
-            loop = asyncio.get_running_loop()
-            exchange.idle_since = loop.time()
+            exchange.idle_since = self.loop.time()
             self._idle.append(exchange)
             if self._sweep is None:
-                self._sweep = loop.call_later(KEPT_S, self._forget, loop)
+                self._sweep = self.loop.call_later(KEPT_S, self._forget)
 
     def lost(self, exchange: Exchange) -> None:
         """Hear that a connection ended."""
@@ -273,12 +275,12 @@ class Kept:
             exchange.abort()
         self._idle.clear()
 
-    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
-        oldest = loop.time() - KEPT_S
+    def _forget(self) -> None:
+        oldest = self.loop.time() - KEPT_S
         for exchange in [one for one in self._idle if one.idle_since <= oldest]:
             exchange.abort()
             self._idle.remove(exchange)
-        self._sweep = loop.call_later(KEPT_S / 3, self._forget, loop) if self._idle else None
+        self._sweep = self.loop.call_later(KEPT_S / 3, self._forget) if self._idle else None
 
     def _waiting(self) -> Exchange | None:
         while self._idle:
@@ -287,12 +289,11 @@ class Kept:
         return None
 
     async def _connected(self, deadline: float) -> Exchange:
-        loop = asyncio.get_running_loop()
-        limit = min(deadline, loop.time() + self._connect_s)
+        limit = min(deadline, self.loop.time() + self._connect_s)
         try:
             async with asyncio.timeout_at(limit):
-                _, made = await loop.create_connection(
-                    lambda: Exchange(loop, self), self._host, self._port, ssl=self._tls
+                _, made = await self.loop.create_connection(
+                    lambda: Exchange(self), self._host, self._port, ssl=self._tls
                 )
         except TimeoutError:
             if limit == deadline:

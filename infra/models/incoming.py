@@ -16,14 +16,13 @@ END_OF_BODY_S: Final = 0.05
 class Incoming:
     """The body of one answer. Each line of a stream, or a whole body, must come within `idle_s`."""
 
-    __slots__ = ("_end", "_exchange", "_idle_s", "_loop", "_total")
+    __slots__ = ("_end", "_exchange", "_idle_s", "_total")
 
     def __init__(self, exchange: Exchange, end: float, idle_s: float) -> None:
         self._exchange = exchange
         self._end = end
         self._idle_s = idle_s
         self._total = 0
-        self._loop = asyncio.get_running_loop()
 
     def media_type(self) -> str:
         """Return the content type, without its parameters."""
@@ -32,7 +31,7 @@ class Incoming:
 
     def moved(self) -> None:
         """Note that the server got on: from now it has `idle_s` again."""
-        self._exchange.until(min(self._end, self._loop.time() + self._idle_s))
+        self._exchange.until(min(self._end, self._exchange.loop.time() + self._idle_s))
 
     async def whole(self, limit: int = MAX_BODY_BYTES) -> bytes:
         """Return the whole body; `ProviderError` for one over `limit` bytes."""

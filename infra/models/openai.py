@@ -45,14 +45,11 @@ class OpenAIBackend:
         body = to_chat(request, model, names, self._limit_field, is_streamed=on_delta is not None)
         parts = AnswerParts(request, names, on_delta)
 
-        async def read(incoming: Incoming) -> None:
-            await _read(incoming, parts)
-
         try:
             await self._upstream.call(
                 self._chat_url,
                 encode(body),
-                read,
+                lambda incoming: _read(incoming, parts),
                 timeout_ms=request.timeout_ms,
                 headers=_headers(auth, request.request_id),
             )

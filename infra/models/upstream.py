@@ -1,6 +1,5 @@
 """One model server over HTTP: its connections, its time limits, and how its failures read."""
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
@@ -74,24 +73,26 @@ class Upstream:
         connection broke before an answer), `TimedOutError`, what `refusal` makes of another
         status, and `ProviderError` for an answer that breaks off.
         """
-        end = self._end(timeout_ms)
+        kept = self._kept or self._open_kept()
+        end = self._end(kept, timeout_ms)
 
         async def take(exchange: Exchange) -> T:
             if exchange.status != 200:
                 raise await self._refusal(exchange)
             return await read(Incoming(exchange, end, self._idle_s))
 
-        return await self._exchange("POST", url, headers or {}, body, end, take)
+        return await self._exchange(kept, kept.request("POST", url, headers or {}, body), end, take)
 
     async def probe(self, url: URL) -> None:
         """Return if the server answers a GET with anything below 500."""
-        end = self._end(MAX_PROBE_S * 1000)
 
         async def take(exchange: Exchange) -> int:
             return exchange.status
 
         try:
-            status = await self._exchange("GET", url, {}, b"", end, take)
+            kept = self._kept or self._open_kept()
+            end = self._end(kept, MAX_PROBE_S * 1000)
+            status = await self._exchange(kept, kept.request("GET", url, {}, b""), end, take)
         except AgentOSError:
             raise self._unreachable("connect") from None
         if status >= 500:
@@ -106,19 +107,16 @@ class Upstream:
 
     async def _exchange(
         self,
-        method: str,
-        url: URL,
-        headers: Mapping[str, str],
-        body: bytes,
+        kept: Kept,
+        request: bytes,
         end: float,
         take: Callable[[Exchange], Awaitable[T]],
     ) -> T:
         """Send a request, and let `take` have the answer once its head is here."""
-        kept = self._kept or self._open_kept()
         exchange = None
         try:
             exchange = await kept.begin(end)
-            await exchange.ask(kept.request(method, url, headers, body), end)
+            await exchange.ask(request, end)
             return await take(exchange)
         except BrokenOffError as error:
             if exchange is not None and exchange.has_head:
@@ -149,10 +147,10 @@ class Upstream:
         body = body[:MAX_ERROR_BYTES]
         return refusal(self.name, exchange.status, exchange.headers, body, self._secrets)
 
-    def _end(self, timeout_ms: float) -> float:
+    def _end(self, kept: Kept, timeout_ms: float) -> float:
         """Return the loop's time at which a call of so many milliseconds is late."""
         least_ms = min(timeout_ms, self._timeouts.total_ms)
-        return asyncio.get_running_loop().time() + least_ms / 1000
+        return kept.loop.time() + least_ms / 1000
 
     def _unreachable(self, stage: str) -> AgentOSError:
         return DependencyUnavailableError(

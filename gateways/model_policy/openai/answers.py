@@ -4,6 +4,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from agentos.gateways.http.answers import answer_whole
 from agentos.gateways.model_policy.calls import Outcome
 from agentos.gateways.model_policy.own_headers import Header, own_headers
 
@@ -39,5 +40,4 @@ class OpenAIAnswer:
         """Send the response."""
         length = (b"content-length", b"%d" % len(self._body))
         headers = [JSON_TYPE, length, *own_headers(self._outcome)]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": self._body})
+        await answer_whole(scope, send, 200, headers, self._body)
