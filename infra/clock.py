@@ -44,7 +44,7 @@ class SystemIds:
         ms = time.time_ns() // 1_000_000
         if ms != self._ms:
             self._ms = ms
-            self._time = crockford(ms << 80)[:TIME_CHARACTERS]
+            self._time = crockford(ms, TIME_CHARACTERS)
         at = self._at
         self._at = at + ENTROPY_CHARACTERS
         return f"{prefix}_{self._time}{self._pool[at : self._at]}"

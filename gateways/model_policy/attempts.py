@@ -123,10 +123,11 @@ class Journey(Generic[R, A]):
             tries = self._plan.retries.attempts if target.server.kind not in IN_PROCESS else 1
             for attempt in range(tries):
                 breaker = self._around.breaker(target)
-                if not breaker.admit(self._around.now_ms()):
+                now = self._around.now_ms()
+                if not breaker.admit(now):
                     self._passed_over(target, OPEN)
                     break
-                found = await self._try(target, breaker, is_last=is_last)
+                found = await self._try(target, breaker, now, is_last=is_last)
                 if found is None:
                     break
                 if not isinstance(found, AgentOSError):
@@ -144,11 +145,11 @@ class Journey(Generic[R, A]):
         raise self._failure()
 
     async def _try(
-        self, target: Target, breaker: Breaker, *, is_last: bool
+        self, target: Target, breaker: Breaker, began: int, *, is_last: bool
     ) -> A | AgentOSError | None:
         """Make one attempt: its answer or its error; `None` when the next target has a place."""
-        around, began = self._around, self._around.now_ms()
-        limit = self._limit_ms(target, is_last=is_last)
+        around = self._around
+        limit = self._limit_ms(target, began, is_last=is_last)
         self._is_asked = False
         try:
             slot = around.backends.hold(target.server)
@@ -173,7 +174,8 @@ class Journey(Generic[R, A]):
         self, slot: Slot, target: Target, breaker: Breaker, began: int, limit: int
     ) -> A:
         around = self._around
-        await slot.enter(limit)
+        if slot.is_bounded:
+            await slot.enter(limit)
         try:
             request = self._request if self._prepare is None else self._prepare(target)
             limit = max(1, min(limit, self._left_ms()))  # a place may have been waited for
@@ -242,9 +244,9 @@ class Journey(Generic[R, A]):
         await asyncio.sleep(pause / 1000)
         return True
 
-    def _limit_ms(self, target: Target, *, is_last: bool) -> int:
+    def _limit_ms(self, target: Target, now: int, *, is_last: bool) -> int:
         """Return how long this attempt may take: a slow one leaves time for the next target."""
-        limit = min(self._left_ms(), target.server.timeouts.total_ms)
+        limit = min(self._deadline - now, target.server.timeouts.total_ms)
         own = None if target.limits is None else target.limits.max_latency_ms
         if own is not None and not is_last:
             limit = min(limit, own)

@@ -25,6 +25,11 @@ class Slot:
         self._places = None if most is None else asyncio.Semaphore(most)
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether a caller has to `enter`."""
+        return self._places is not None
+
+    @property
     def is_full(self) -> bool:
         """Whether the next caller would have to wait."""
         return self._places is not None and self._places.locked()

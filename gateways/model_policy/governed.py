@@ -141,19 +141,19 @@ class Governed(ABC, Generic[R]):
         """Return the call as policy sees it."""
         caller = self.caller
         context = caller.auth.policy_context
-        return Facts(
-            direction=direction,
-            model=target.model_id,
-            tier=target.tier or _tier_of(self.request.model_ref),
-            backend=target.backend,
-            tool=tool,
-            data_classification=context.data_classification,
-            region=context.region,
-            purpose=context.purpose,
-            now_ms=self.gates.clock.now_ms(),
-            agent_id=caller.agent_id,
-            principal_id=caller.auth.principal.principal_id,
-            labels=caller.labels,
+        return Facts(  # by place: it is made for every look
+            direction,
+            target.model_id,
+            target.tier or _tier_of(self.request.model_ref),
+            target.backend,
+            tool,
+            context.data_classification,
+            context.region,
+            context.purpose,
+            self.gates.clock.now_ms(),
+            caller.agent_id,
+            caller.auth.principal.principal_id,
+            caller.labels,
         )
 
     def look(

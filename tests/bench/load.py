@@ -7,6 +7,7 @@ standard input and prints its `Outcome` as JSON.
 
 import asyncio
 import json
+import os
 import re
 import sys
 import time
@@ -267,7 +268,9 @@ def main() -> None:
     async def work() -> Outcome:
         return await Load(job).run()
 
-    print(json.dumps(asdict(uvloop.run(work()))))
+    out = json.dumps(asdict(uvloop.run(work()))).encode()
+    while out:  # unbuffered, as some environments have it, a pipe takes a part
+        out = out[os.write(1, out) :]
 
 
 if __name__ == "__main__":
