@@ -190,3 +190,20 @@ class MiniNode:
         self.nats.remove()
         self.postgres.remove()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+async def agentos(node: MiniNode, *words: str, **extra: str) -> tuple[int, str]:
+    """Run the command as the node's operator does; returns its code and what it printed."""
+    others = {k: v for k, v in os.environ.items() if not k.startswith("AGENTOS_")}
+    program = Path(sys.executable).with_name("agentos")
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [str(program), *words],
+        env=others | node.environment() | extra,
+        cwd=node.directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout + (done.stderr if done.returncode else "")

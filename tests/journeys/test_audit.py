@@ -2,12 +2,8 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest_asyncio
@@ -15,7 +11,7 @@ import pytest_asyncio
 from agentos.domain.audit.chain import chain_ref
 from agentos.infra.jetstream.connection import bounded_close, connect
 from agentos.infra.jetstream.log import JetStreamLog
-from tests.journeys.mini_node import MiniNode
+from tests.journeys.mini_node import MiniNode, agentos
 
 SCOPES = {"X-Scopes": "audit:read"}
 
@@ -46,23 +42,6 @@ async def recorded(node: MiniNode, run_id: str, within: float) -> list[dict[str,
             if any(r["action"] == "runs.end" for r in found):
                 return found
             await asyncio.sleep(0.01)
-
-
-async def agentos(node: MiniNode, *words: str) -> tuple[int, str]:
-    """Run the command as the node's operator does."""
-    others = {k: v for k, v in os.environ.items() if not k.startswith("AGENTOS_")}
-    program = Path(sys.executable).with_name("agentos")
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [str(program), *words],
-        env=others | node.environment(),
-        capture_output=True,
-        text=True,
-        cwd=node.directory,
-        check=False,
-        timeout=60,
-    )
-    return done.returncode, done.stdout + done.stderr
 
 
 async def test_what_happens_is_recorded_once_and_provably(node: MiniNode) -> None:

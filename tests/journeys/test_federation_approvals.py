@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.journeys.fed_nodes import TENANT, FedMini, Three
+from tests.journeys.mini_node import agentos
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -138,3 +139,21 @@ async def test_rejected_through_the_federation_door_over_a_link_that_was_cut(thr
     events = await same_heads(a, b, run_id)
     assert events[-1]["type"] == "agentos.run.completed"
     assert "approval_rejected" in events[-1]["payload"]["output"]["text"]
+
+
+async def test_what_both_nodes_wrote_down_can_be_proved(three: Three) -> None:
+    """Both chains of the tenant hold, with a decision that went from one node to the other."""
+    a, b = three.a, three.b
+    run_id = await a.forwarded(TO_B, 'call tool.echo {"text": "hi"}')
+    approval_id = await pending(a, run_id)
+    path = f"/v1/runs/{run_id}/approvals/{approval_id}"
+    assert (await decide(a.http, path, "approve"))[0] == 200
+    for node, action in ((a, "federation.runs.approve"), (b, "tools.approve")):
+        await audited(node, action, approval_id)
+        node.processes["auditor"].terminate()  # a clean stop signs what there is
+        assert await asyncio.to_thread(node.processes.pop("auditor").wait, 20) == 0
+        code, said = await agentos(node, "audit", "verify", "--tenant", TENANT, "--json")
+        node.start("auditor")
+        verdict = json.loads(said)
+        assert (code, verdict["ok"], verdict["first_bad"]) == (0, True, None), said
+        assert verdict["signed_to"] == verdict["records"] > 0

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from agentos.infra.jetstream.log import JetStreamLog
 from agentos.projections.drift import SCRATCH, Drift, DriftCheck, _prepare
 from agentos.projections.schema import LIVE
 from agentos.projections.schema import connect as database
+from tests.journeys import mini_node
 from tests.journeys.mini_node import MiniNode
 from tests.journeys.real_node import Client, real_node, unused_node
 
@@ -45,20 +43,8 @@ async def node() -> AsyncIterator[MiniNode]:
 
 
 async def agentos(node: MiniNode, *words: str, **extra: str) -> tuple[int, str]:
-    """Run the command as the node's operator does."""
-    others = {k: v for k, v in os.environ.items() if not k.startswith("AGENTOS_")}
-    program = Path(sys.executable).with_name("agentos")
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [str(program), *words],
-        env=others | node.environment() | KEPT | extra,
-        cwd=node.directory,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    return done.returncode, done.stdout + (done.stderr if done.returncode else "")
+    """Run the command with the archives where this node has them."""
+    return await mini_node.agentos(node, *words, **KEPT, **extra)
 
 
 async def status_of(node: MiniNode, path: str, method: str = "GET") -> tuple[int, dict[str, Any]]:
