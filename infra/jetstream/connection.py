@@ -164,11 +164,16 @@ class Connection(Client):
         self.let_go()
         await super().close()
 
+    def abort(self) -> None:
+        """End the socket now, and drop what the broker has not taken."""
+        writer = getattr(self._transport, "_bare_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
     async def _process_op_err(self, e: Exception) -> None:
         """Drop what a frozen broker never took, else closing its socket would wait for it."""
-        writer = getattr(self._transport, "_bare_io_writer", None)
-        if writer is not None and not self.is_closed and not self.is_reconnecting:
-            writer.transport.abort()
+        if not self.is_closed and not self.is_reconnecting:
+            self.abort()
         self._break_off()
         await super()._process_op_err(e)
 
@@ -324,9 +329,10 @@ async def _give_up(connection: Connection, opening: "asyncio.Task[None]") -> Non
 
 
 async def bounded_close(connection: Connection, timeout: float = 2.0) -> None:
-    """Close a connection, and do not wait longer than `timeout` seconds for it."""
+    """Close a connection; after `timeout` seconds its socket is ended, whatever is on it."""
     try:
         async with asyncio.timeout(timeout):  # `wait_for` may swallow a cancellation
             await connection.close()
     except TimeoutError:
         logger.warning("nats: closing took longer than %s s", timeout)
+        connection.abort()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+from typing import Any
 
 import pytest
 
@@ -142,4 +143,17 @@ async def test_an_error_of_the_server_is_heard_of(nats_server: EmbeddedNats) -> 
     await connection.wait_up(5)
     assert (await connection.ask("$JS.API.INFO", b"", timeout=5)).data
     assert "slow consumer" in errors[1]
+    await bounded_close(connection)
+
+
+async def test_a_close_that_takes_too_long_leaves_no_socket(
+    nats_server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = await connect(nats_server.url, "test")
+    transport: Any = connection._transport
+    socket = transport._bare_io_writer.transport
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "close", asyncio.Event().wait)
+        await bounded_close(connection, timeout=0.05)
+    assert socket.is_closing()
     await bounded_close(connection)
