@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterable
 from typing import Final, cast
+from weakref import ReferenceType
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -45,10 +46,12 @@ def send_whole(scope: Scope, status: int, headers: Iterable[Header], body: bytes
 
     The way through uvicorn's `send` costs as much as half of a small endpoint: two messages, and
     two regular expressions for each header. `False` where only that way is left: the request did
-    not come through our server, or its client has not taken what was sent before.
+    not come through our server, its client has not taken what was sent before, or an answer was
+    begun. A header `connection` of the answer's own is sent and does nothing.
     """
-    cycle: RequestResponseCycle | None = scope.get(CYCLE_KEY)
-    if cycle is None or cycle.flow.write_paused:
+    held: ReferenceType[RequestResponseCycle] | None = scope.get(CYCLE_KEY)
+    cycle = None if held is None else held()
+    if cycle is None or cycle.response_started or cycle.flow.write_paused:
         return False
     if cycle.disconnected:
         return True
@@ -65,8 +68,9 @@ def send_whole(scope: Scope, status: int, headers: Iterable[Header], body: bytes
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
     is_bodiless = scope["method"] == "HEAD"
-    held: Connection = scope[CONNECTION_KEY]
-    held.transport.write(head + b"\r\n" if is_bodiless else b"%b\r\n%b" % (head, body))
+    transport = connection_of(scope).transport
+    cycle.transport.flush()  # type: ignore[attr-defined] # "100 Continue" comes first
+    transport.write(head + b"\r\n" if is_bodiless else b"%b\r\n%b" % (head, body))
     cycle.message_event.set()
     if not cycle.keep_alive:
         cycle.transport.close()

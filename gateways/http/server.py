@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
+from weakref import ref
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -142,7 +143,8 @@ class DoorProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin to answer."""
         super().on_headers_complete()
-        self.scope[CYCLE_KEY] = self.cycle  # type: ignore[typeddict-unknown-key]
+        # Weak: the cycle holds the scope, and a request must not wait for the garbage collector.
+        self.scope[CYCLE_KEY] = ref(self.cycle)  # type: ignore[typeddict-unknown-key]
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the URL."""

@@ -41,6 +41,7 @@ class Exchange(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._begin()
         self.idle_since = 0.0
 
@@ -68,10 +69,9 @@ class Exchange(asyncio.Protocol):
     def until(self, deadline: float) -> None:
         """Set when waiting ends, in the loop's time."""
         self._deadline = deadline
-        if self._timer is None or deadline < self._timer.when():
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self.loop.call_at(deadline, self._late)
+        if self._timer is None or deadline < self._due:
+            self._stop_timer()
+            self._timer, self._due = self.loop.call_at(deadline, self._late), deadline
 
     @property
     def is_whole(self) -> bool:
@@ -96,6 +96,7 @@ class Exchange(asyncio.Protocol):
         """End the exchange; whether the connection can be used for another one."""
         is_over = self.is_whole and self._may_stay and not self._is_spoiled
         if not is_over or self.is_closing or self._transport.get_write_buffer_size():
+            self._stop_timer()
             self.abort()
             return False
         self._begin()
@@ -127,6 +128,11 @@ class Exchange(asyncio.Protocol):
         if self._error is None and not self.is_complete:
             self._error = error
         self._wake()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _late(self) -> None:
         # One timer does for many exchanges: it is set again when it comes, if it came too early.
@@ -162,9 +168,7 @@ class Exchange(asyncio.Protocol):
         if self.has_head and exc is None and not has_length and not self._is_spoiled:
             self.is_complete = True
         self._fail(BrokenOffError(is_sent=True))
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         self._kept.lost(self)
 
     def on_message_begin(self) -> None:

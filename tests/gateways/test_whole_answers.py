@@ -1,6 +1,8 @@
 """Answers that are sent as a whole: the same bytes on the connection as by the long way."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -10,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from agentos.gateways.http.answers import Answer
 from agentos.gateways.http.call import SCOPE_KEY, begin_call
+from agentos.gateways.http.connection import CYCLE_KEY
 from agentos.gateways.http.server import listen, make_server
 from agentos.infra.clock import SystemIds
 
@@ -24,15 +27,20 @@ class Door:
     def __init__(self) -> None:
         self.failures: list[BaseException] = []
         self.large = 0
+        self.seen: list[weakref.ref[object]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[SCOPE_KEY] = begin_call(scope["headers"], new_id)
         name = scope["path"][1:]
         headers = {"X-Name": "one\r\nX-Other: two"} if name == "bad" else {"X-Name": name}
         self.large += name == "large"
+        self.seen.append(scope[CYCLE_KEY])
         body = b"x" * LARGE if name == "large" else name.encode()
         try:
-            await Answer(body, 204 if name == "empty" else 200, headers)(scope, receive, send)
+            if name == "read":
+                await receive()
+            for _ in range(2 if name == "twice" else 1):
+                await Answer(body, 204 if name == "empty" else 200, headers)(scope, receive, send)
         except BaseException as error:
             self.failures.append(error)
             raise
@@ -108,6 +116,33 @@ async def test_an_old_client_is_told_that_the_connection_closes() -> None:
         came = await said(port, b"GET /a HTTP/1.0\r\n\r\n")
     assert b"\r\nconnection: close\r\n" in came
     assert bodies(came) == [b"a"]
+
+
+async def test_the_wish_for_a_body_goes_before_the_answer() -> None:
+    async with served() as (_, port):
+        ask = b"POST /read HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
+        came = await said(port, ask + b"Connection: close\r\n\r\n{}")
+    assert came.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
+    assert came.endswith(b"\r\n\r\nread")
+
+
+async def test_a_second_answer_is_not_sent() -> None:
+    async with served() as (door, port):
+        came = await said(port, GET % b"twice")
+    assert came.count(b"HTTP/1.1 ") == 1
+    assert [type(error) for error in door.failures] == [RuntimeError]
+
+
+async def test_a_request_is_gone_with_its_answer() -> None:
+    """Its body is not kept until somebody looks for garbage."""
+    async with served() as (door, port):
+        gc.disable()
+        try:
+            came = await said(port, GET % b"a", GET % b"b", last(GET % b"c"))
+        finally:
+            gc.enable()
+        assert bodies(came) == [b"a", b"b", b"c"]
+        assert [seen() for seen in door.seen[:2]] == [None, None]
 
 
 async def test_head_has_no_body() -> None:
