@@ -28,8 +28,9 @@ BAD_HTTP: Final = error_body(
 class WholeAnswers(asyncio.Transport):
     """A transport that keeps a response's head back until its body comes, for one system call.
 
-    uvicorn writes them apart; on a small answer the second call and the second packet cost as
-    much as everything else. A head without a body goes out in the loop's next turn.
+    uvicorn writes them apart; the second call and the second packet cost as much as everything
+    else. It is for streams, and for answers that cannot take the short way (`send_whole`). A head
+    without a body goes out in the loop's next turn.
     """
 
     def __init__(self, inner: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
